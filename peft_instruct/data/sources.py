@@ -1,0 +1,186 @@
+"""Rows out of local files, the hub and the starter, each with its origin; every broken row told at once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.data.json_rows import BadJson, read_json_array, read_json_lines
+from peft_instruct.data.types import Row
+from peft_instruct.errors import DatasetError
+from peft_instruct.recipe.shipped import PACKAGE
+
+STARTER = "starter:"
+FILE_KINDS = (".json", ".jsonl", ".csv", ".parquet")
+_HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(:(?P<split>\w+))?$")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of one source and the SHA-256 of their content."""
+
+    rows: list[Row]
+    fingerprint: str
+    source: str
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source names a hub dataset: not a file, not the starter, and shaped as `owner/name[:split]`."""
+    named_file = source.startswith(STARTER) or Path(source).suffix in FILE_KINDS or Path(source).exists()
+    return not named_file and bool(_HUB_ID.match(source))
+
+
+def read_rows(source: str, revision: str = "main") -> Rows:
+    """Every row of a source.
+
+    Args:
+        source: a local file, a hub id with an optional split (`owner/name:test`), or `starter:SPLIT`.
+        revision: the revision of a hub dataset.
+
+    Raises:
+        DatasetError: missing, unreadable, empty, or with broken rows (all of them told).
+    """
+    if source.startswith(STARTER):
+        source = str(_starter_file(source))
+    if is_hub_id(source):
+        return _from_hub(source, revision)
+    path = Path(source)
+    if not path.exists():
+        raise DatasetError(f"{source}: no such file. expected a {_kinds()} file, a hub id, or starter:train.")
+    if path.suffix not in FILE_KINDS:
+        raise DatasetError(f"{source}: cannot tell what it holds ({path.suffix or 'no suffix'}). expected {_kinds()}.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{source}: cannot be read ({error.strerror}).") from error
+    rows = _checked(source, _parse(path, content))
+    return Rows(rows, hashlib.sha256(content).hexdigest(), source)
+
+
+def _parse(path: Path, content: bytes) -> Iterator[Row | BadJson]:
+    if path.suffix == ".parquet":
+        return _parquet_rows(path, content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path}:{line}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
+    if path.suffix == ".csv":
+        return _csv_rows(text, str(path))
+    # Many `.json` files are JSON Lines and the other way round; the first character tells.
+    begins_as_list = text.lstrip()[:1] == "["
+    return read_json_array(text, str(path)) if begins_as_list else _lines_or_one_record(text, path)
+
+
+def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadJson]:
+    """JSON Lines; a `.json` file that is one record spread over lines is told as what it is."""
+    found = list(read_json_lines(text, str(path)))
+    if path.suffix == ".json" and any(isinstance(row, BadJson) for row in found) and text.lstrip()[:1] == "{":
+        yield BadJson(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
+    else:
+        yield from found
+
+
+def _csv_rows(text: str, path: str) -> Iterator[Row | BadJson]:
+    """Rows of a CSV with a header; every value stays text (`007` and `NA` included)."""
+    # A field may be as long as the file; the module's own limit is 128 KiB.
+    csv.field_size_limit(max(len(text), 131072))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for values in reader:
+            if not header:
+                header = [name.strip() for name in values]
+                if len(set(header)) != len(header):
+                    yield BadJson(1, 1, f"a column name stands twice in the header: {', '.join(header)}")
+                    return
+            elif values:
+                if len(values) != len(header):
+                    yield BadJson(line, 1, f"{len(values)} fields. the header names {len(header)}")
+                else:
+                    yield Row(dict(zip(header, values, strict=True)), f"{path}:{line}")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        yield BadJson(line, 1, f"not CSV: {error}")
+
+
+def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadJson]:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+    except (arrow.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
+    for number, values in enumerate(table.to_pylist(), start=1):
+        yield Row(values, f"{path}:{number}")
+
+
+def _from_hub(source: str, revision: str) -> Rows:
+    """Rows of a hub dataset, downloaded or out of the cache.
+
+    Raises:
+        DatasetError: not there, no such split, or the hub could not be reached and nothing is cached.
+    """
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    named = _HUB_ID.match(source)
+    assert named is not None
+    split = named["split"] or "train"
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(named["id"], split=split, revision=revision)
+    except DatasetNotFoundError as error:
+        raise DatasetError(f"{source}: no such file, and no such dataset on the hub (revision {revision}).") from error
+    except (ConnectionError, OSError, DatasetsError, ValueError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"{source}: cannot be loaded from the hub ({first_line}). "
+            f"Ways on: a local file (--set data.train=FILE.json), or `peft-instruct train quickstart_lora`."
+        ) from error
+    digest = hashlib.sha256(f"{source}@{revision}:{split}:{loaded._fingerprint}".encode()).hexdigest()
+    rows = [Row(dict(values), f"{source} row {number}") for number, values in enumerate(loaded, start=1)]
+    return Rows(_checked(source, iter(rows)), digest, source)
+
+
+def _checked(source: str, found: Iterator[Row | BadJson]) -> list[Row]:
+    rows: list[Row] = []
+    problems: list[str] = []
+    for item in found:
+        if isinstance(item, BadJson):
+            problems.append(f"{source}:{item.line}:{item.column}: {item.what}.")
+        elif not isinstance(item.values, dict):
+            problems.append(f"{item.origin}: {_kind(item.values)}. expected a record, `{{...}}`.")
+        else:
+            rows.append(item)
+    if problems:
+        raise DatasetError.of(source, problems)
+    if not rows:
+        raise DatasetError(f"{source}: no rows. expected at least one record.")
+    return rows
+
+
+def _starter_file(source: str) -> Path:
+    folder = PACKAGE / "starter" / "instructions"
+    path = folder / f"{source.removeprefix(STARTER)}.jsonl"
+    if not path.is_file():
+        known = ", ".join(f"{STARTER}{file.stem}" for file in sorted(folder.glob("*.jsonl")))
+        raise DatasetError(f"{source}: no such part of the starter. expected one of {known or 'none shipped'}.")
+    return path
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _kinds() -> str:
+    return f"{', '.join(FILE_KINDS[:-1])} or {FILE_KINDS[-1]}"

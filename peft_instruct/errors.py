@@ -1,0 +1,53 @@
+"""The error family. Everything a user can cause is one of these; a traceback is a bug of ours.
+
+    PeftInstructError          1   the run failed
+    ├── RecipeError            2   the recipe, or how the command was called
+    ├── DatasetError           3   the rows
+    ├── AdapterError           4   an adapter, a checkpoint or a merged model is unusable
+    ├── ModelError             4   the base or its tokenizer is unusable
+    └── UnavailableError       5   a device or an optional package is not here
+
+The number is the exit code. Texts read `place: what is wrong (value). what was expected. what to do.`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MOST_PROBLEMS_SHOWN = 20
+
+
+class PeftInstructError(Exception):
+    """Base of all errors that a user can cause."""
+
+    exit_code = 1
+
+    @classmethod
+    def of(cls, place: str, problems: Iterable[str]) -> PeftInstructError:
+        """One error for all problems of one place, so that they are mended in one go."""
+        found = list(problems)
+        if len(found) == 1:
+            return cls(f"{place}: {found[0]}")
+        shown = found[:MOST_PROBLEMS_SHOWN]
+        rest = [f"... and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
+        return cls("\n  ".join([f"{place}: {len(found)} problems", *shown, *rest]))
+
+
+class RecipeError(PeftInstructError):
+    exit_code = 2
+
+
+class DatasetError(PeftInstructError):
+    exit_code = 3
+
+
+class AdapterError(PeftInstructError):
+    exit_code = 4
+
+
+class ModelError(PeftInstructError):
+    exit_code = 4
+
+
+class UnavailableError(PeftInstructError):
+    exit_code = 5

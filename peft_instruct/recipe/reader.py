@@ -1,0 +1,110 @@
+"""Files, `extends` and `--set` in; one validated recipe with the origin of each value out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml.error import YAMLError
+
+from peft_instruct.errors import RecipeError
+from peft_instruct.recipe.problems import problem_lines
+from peft_instruct.recipe.schema import Recipe
+from peft_instruct.recipe.shipped import find_recipe
+from peft_instruct.recipe.source import KeyPath, Source, parse_scalar, read_source
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe and where each of its values came from.
+
+    Attributes:
+        recipe: the validated values.
+        origins: `file:line:column` or `--set …` by key path; what is not in it is a default.
+    """
+
+    recipe: Recipe
+    origins: dict[KeyPath, str]
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name` (a path, or a shipped recipe's name) with `key=value` overrides."""
+    return read_recipe(name, overrides).recipe
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Resolved:
+    """Read, merge and validate a recipe.
+
+    Raises:
+        RecipeError: with every problem, each at its `file:line:column` (or its `--set`).
+    """
+    path = find_recipe(name)
+    values: dict[str, Any] = {"name": path.stem.replace("_", "-")}
+    origins: dict[KeyPath, str] = {}
+    for source in [*_with_bases(path, ()), *_override_sources(overrides)]:
+        _merge(values, source.values, ())
+        origins.update(source.places)
+    label = str(path)
+
+    def place_of(key_path: KeyPath) -> str:
+        for length in range(len(key_path), 0, -1):
+            if key_path[:length] in origins:
+                return origins[key_path[:length]]
+        beneath = [origin for path, origin in origins.items() if path[: len(key_path)] == key_path]
+        return beneath[0] if key_path and beneath else label
+
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError.of(label, problem_lines(error, Recipe, place_of)) from error
+    return Resolved(recipe, origins)
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> Iterator[Source]:
+    """The sources of a recipe file, the furthest base first."""
+    here = path.resolve()
+    source = read_source(path)
+    if here in seen:
+        raise RecipeError(f"{path}: extends itself through {' -> '.join(p.name for p in (*seen, here))}.")
+    base = source.values.pop("extends", None)
+    place = source.places.pop(("extends",), source.label)
+    if base is not None:
+        if not isinstance(base, str):
+            raise RecipeError(f"{place}: extends: is {base!r}. expected the path of a recipe or a recipe's name.")
+        beside = path.parent / base
+        try:
+            yield from _with_bases(beside if beside.is_file() else find_recipe(base), (*seen, here))
+        except RecipeError as error:
+            if "no such recipe" in str(error):
+                raise RecipeError(f"{place}: extends: {error}") from error
+            raise
+    yield source
+
+
+def _override_sources(overrides: Sequence[str]) -> Iterator[Source]:
+    for override in overrides:
+        label = f"--set {override}"
+        key, separator, text = override.partition("=")
+        path: KeyPath = tuple(key.strip().split("."))
+        if not separator or not all(path):
+            raise RecipeError(f"{label}: not an assignment. expected key=value, such as training.max_steps=30.")
+        try:
+            value = parse_scalar(text)
+        except YAMLError as error:
+            raise RecipeError(f"{label}: the value is not YAML. Quote it.") from error
+        tree: Any = value
+        for part in reversed(path):
+            tree = {part: tree}
+        yield Source(label, tree, {path: label})
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath) -> None:
+    """Deep merge of mappings; anything else, lists included, is replaced."""
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, (*path, key))
+        else:
+            into[key] = value

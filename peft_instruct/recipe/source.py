@@ -1,0 +1,113 @@
+"""YAML in, plain values and the place of each of them out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from peft_instruct.errors import RecipeError
+
+MOST_BYTES = 1 << 20
+# Aliases are shared references until they are walked: nine levels of them are a billion nodes.
+MOST_NODES = 10_000
+DEEPEST = 32
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass
+class Source:
+    """The values of one recipe file (or of the `--set` options) and where each key stands."""
+
+    label: str
+    values: dict[str, Any]
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+
+def read_source(path: Path) -> Source:
+    """The plain values of a YAML mapping with `file:line:column` of each key.
+
+    Raises:
+        RecipeError: not readable, not YAML, a duplicate key, not a mapping, or larger than the caps above.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RecipeError(f"{path}: larger than {MOST_BYTES} bytes. A recipe is a page of YAML.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    label = str(path)
+    try:
+        loaded = YAML(typ="rt").load(StringIO(text))
+    except MarkedYAMLError as error:
+        raise RecipeError(f"{_mark(label, error)}: not valid YAML: {_yaml_problem(error)}.") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RecipeError(f"{label}: not valid YAML: {first_line}.") from error
+    if not isinstance(loaded, dict):
+        found = "nothing" if loaded is None else f"a {type(loaded).__name__}"
+        raise RecipeError(f"{label}:1:1: {found}. expected a mapping with `model:` and `data:`.")
+    source = Source(label, {})
+    source.values = _Walk(source).plain(loaded, (), 0)
+    return source
+
+
+def parse_scalar(text: str) -> Any:
+    """The value that `text` has as a YAML scalar or flow collection: `1e-4` is a number, `no` a string."""
+    holder = Source("--set", {})
+    return _Walk(holder).plain(YAML(typ="rt").load(StringIO(text)), (), 0)
+
+
+class _Walk:
+    """One pass over ruamel's tree that makes plain values and notes places."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.num_nodes = 0
+
+    def plain(self, node: Any, path: KeyPath, depth: int) -> Any:
+        self.num_nodes += 1
+        if self.num_nodes > MOST_NODES or depth > DEEPEST:
+            raise RecipeError(f"{self.source.label}: too many or too deep values (aliases count every time).")
+        if isinstance(node, dict):
+            values = {}
+            for key, value in node.items():
+                here = (*path, str(key))
+                line, column = node.lc.key(key)
+                self.source.places[here] = f"{self.source.label}:{line + 1}:{column + 1}"
+                values[str(key)] = self.plain(value, here, depth + 1)
+            return values
+        if isinstance(node, list):
+            for index in range(len(node)):
+                line, column = node.lc.item(index)
+                self.source.places[(*path, index)] = f"{self.source.label}:{line + 1}:{column + 1}"
+            return [self.plain(value, (*path, index), depth + 1) for index, value in enumerate(node)]
+        return _plain_scalar(node)
+
+
+def _plain_scalar(node: Any) -> Any:
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    if node is None:
+        return None
+    # Timestamps, tagged and binary values: kept as the text that stands in the file, which the schema then judges.
+    return str(getattr(node, "value", node))
+
+
+def _mark(label: str, error: MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return label if mark is None else f"{label}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _yaml_problem(error: MarkedYAMLError) -> str:
+    key = re.match(r'found duplicate key "(.*?)"', error.problem or "")
+    return f"the key `{key.group(1)}` stands twice" if key else (error.problem or "syntax")

@@ -1,0 +1,71 @@
+"""A resolved recipe out: as YAML for the adapter folder, with origins for `recipe explain`, as JSON Schema."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from peft_instruct.recipe.reader import Resolved
+from peft_instruct.recipe.schema import Recipe
+from peft_instruct.recipe.source import KeyPath
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe, such that `Recipe.model_validate` gives the same recipe again."""
+    values = recipe.model_dump(mode="json")
+    if recipe.method.kind == "full":
+        values["method"] = {"kind": "full"}
+    return values
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `peft-instruct train` takes."""
+    out = StringIO()
+    writer = YAML()
+    writer.width = 100
+    writer.dump(recipe_values(recipe), out)
+    return out.getvalue()
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 of the resolved values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(recipe_values(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def explain(resolved: Resolved) -> list[tuple[str, str, str]]:
+    """(key, value, origin) of every value, in the order of the schema."""
+    rows = []
+    for path, value in _leaves(recipe_values(resolved.recipe), ()):
+        origin = next(
+            (resolved.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in resolved.origins), "default"
+        )
+        # A section that a file opens says nothing of the keys that the file leaves out.
+        if path not in resolved.origins and not any(isinstance(part, int) for part in path):
+            origin = "default"
+        rows.append((".".join(map(str, path)), json.dumps(value, ensure_ascii=False), origin))
+    return rows
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a recipe file, for editors: `name` has a default, `extends` is allowed."""
+    document = Recipe.model_json_schema()
+    document["title"] = "peft-instruct recipe"
+    document["properties"]["extends"] = {"type": "string", "description": "A recipe whose values hold unless given here."}
+    # What an extended base may provide cannot be required of the file.
+    document.pop("required", None)
+    for section in document["$defs"].values():
+        section.pop("required", None)
+    return document
+
+
+def _leaves(values: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, values
