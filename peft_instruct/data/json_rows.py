@@ -69,7 +69,9 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadJson]:
         closed = mark == "]"
         if not closed:
             if mark != ",":
-                what = "the list is not closed: the file ends here" if not mark else f"expected `,` or `]`, found {mark!r}"
+                what = (
+                    "the list is not closed: the file ends here" if not mark else f"expected `,` or `]`, found {mark!r}"
+                )
                 yield BadJson(*lines.at(position), what)
                 return
             position = _skip(text, position + 1)

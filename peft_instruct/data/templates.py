@@ -77,7 +77,12 @@ _NAMED = {template.name: template for template in (ALPACA, PLAIN)}
 
 GOLDEN_EXAMPLES = (
     Example("Name three primary colours.", "", "Red, yellow and blue.", "golden 1"),
-    Example("Rewrite the sentence in the past tense.", 'She says: "It\'s 7 o\'clock – let\'s go!"', "She said: …", "golden 2"),
+    Example(
+        "Rewrite the sentence in the past tense.",
+        "She says: \"It's 7 o'clock – let's go!\"",
+        "She said: …",
+        "golden 2",
+    ),
 )
 """Their token ids are saved with an adapter; a tokenizer or template that gives others is refused."""
 

@@ -57,7 +57,8 @@ def _expectation(finding: Any) -> str:
         if text.startswith(prefix):
             rest = text.removeprefix(prefix)
             return {"dictionary": "a mapping of keys", "string": "text", "list": "a list"}.get(
-                rest, {"integer": "a whole number", "number": "a number", "boolean": "true or false"}.get(rest, rest)
+                rest,
+                {"integer": "a whole number", "number": "a number", "boolean": "true or false"}.get(rest, rest),
             )
     return str(text)
 

@@ -42,7 +42,8 @@ def explain(resolved: Resolved) -> list[tuple[str, str, str]]:
     rows = []
     for path, value in _leaves(recipe_values(resolved.recipe), ()):
         origin = next(
-            (resolved.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in resolved.origins), "default"
+            (resolved.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in resolved.origins),
+            "default",
         )
         # A section that a file opens says nothing of the keys that the file leaves out.
         if path not in resolved.origins and not any(isinstance(part, int) for part in path):
@@ -55,7 +56,10 @@ def schema() -> dict[str, Any]:
     """JSON Schema of a recipe file, for editors: `name` has a default, `extends` is allowed."""
     document = Recipe.model_json_schema()
     document["title"] = "peft-instruct recipe"
-    document["properties"]["extends"] = {"type": "string", "description": "A recipe whose values hold unless given here."}
+    document["properties"]["extends"] = {
+        "type": "string",
+        "description": "A recipe whose values hold unless given here.",
+    }
     # What an extended base may provide cannot be required of the file.
     document.pop("required", None)
     for section in document["$defs"].values():

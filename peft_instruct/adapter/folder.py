@@ -1,0 +1,189 @@
+"""The adapter folder: weights written without a pickle, opened with every check, put onto its base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
+from peft_instruct.data.templates import Template
+from peft_instruct.environment import HubState
+from peft_instruct.errors import AdapterError
+from peft_instruct.model.base import Base, load_base
+from peft_instruct.model.device import Compute
+from peft_instruct.model.location import STARTER, Location, locate
+from peft_instruct.recipe.schema import ModelSection
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A finished folder: a LoRA adapter, a fully trained model, or a merged one."""
+
+    path: Path
+    manifest: AdapterManifest
+
+    @property
+    def holds_model(self) -> bool:
+        return self.manifest.kind != "lora"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An adapter on its base, ready to answer."""
+
+    adapter: Adapter
+    base: Base
+    model: torch.nn.Module
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.base.tokenizer
+
+    @property
+    def template(self) -> Template:
+        return self.adapter.manifest.prompt_template()
+
+    @contextmanager
+    def untuned(self) -> Iterator[torch.nn.Module]:
+        """The base as it was before training; a LoRA adapter only."""
+        if not isinstance(self.model, PeftModel):
+            raise AdapterError(f"{self.adapter.path}: holds a whole model; load its base with load_untuned.")
+        with self.model.disable_adapter():
+            yield self.model
+
+
+def write_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_id: str) -> None:
+    """Write what was trained: the adapter's matrices, or the whole model with its tokenizer.
+
+    Raises:
+        AdapterError: a value is not finite; nothing is written then.
+    """
+    bad = [name for name, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
+    if bad:
+        raise AdapterError(f"{folder}: {len(bad)} trained tensors are not finite (first {bad[0]}). The run diverged.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel):
+        # Explicit: "auto" asks the hub whether the vocabulary was resized (peft 0.21, utils/save_and_load.py:291).
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        config_path = folder / ADAPTER_CONFIG
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base_id
+        config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    else:
+        write_model(model, tokenizer, folder)
+
+
+def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A standalone model folder: weights, configs, tokenizer; nothing in it points at this machine."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    tokenizer.save_pretrained(str(folder))
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def open_adapter(path: Path) -> Adapter:
+    """A folder whose files are all there and unchanged.
+
+    Raises:
+        AdapterError: see `read_manifest`; or it says that it was trained for something else than it holds.
+    """
+    return Adapter(path, read_manifest(path))
+
+
+def base_location(adapter: Adapter, hub: HubState, base: str | None = None) -> Location:
+    """Where the adapter's base is: as the manifest says, or as `--base` says.
+
+    Raises:
+        ModelError: not there.
+        AdapterError: its weights are not those of training.
+    """
+    identity = adapter.manifest.base
+    if base is None and identity.relative_path:
+        base = str(adapter.path / identity.relative_path)
+    location = locate(base or identity.id, identity.revision or "main", hub, place=str(adapter.path))
+    check_base(identity, location, str(adapter.path))
+    return location
+
+
+def load_tuned(
+    adapter: Adapter,
+    compute: Compute,
+    hub: HubState,
+    *,
+    base: str | None = None,
+    quantization: str | None = None,
+) -> Tuned:
+    """The adapter on a freshly loaded base, refused where the two do not fit.
+
+    Args:
+        base: a base in place of the one that the manifest names (its weights must be the same).
+        quantization: another than in training; `none` puts a QLoRA adapter on the original base.
+
+    Raises:
+        AdapterError, ModelError: see `base_location`, `check_golden` and `load_base`.
+    """
+    if adapter.holds_model:
+        location = Location(str(adapter.path), adapter.path)
+        loaded = load_base(ModelSection(base=str(adapter.path)), location, compute)
+        check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
+        return Tuned(adapter, loaded, loaded.model)
+    location = base_location(adapter, hub, base)
+    loaded = load_base(_model_section(adapter, location, quantization), location, compute)
+    check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
+    return Tuned(adapter, loaded, _attach(loaded.model, adapter))
+
+
+def load_untuned(adapter: Adapter, compute: Compute, hub: HubState, base: str | None = None) -> Base:
+    """The base of a fully trained or merged model, to compare it with.
+
+    Raises:
+        AdapterError: it was made from random weights, so there is nothing to compare with.
+    """
+    if not adapter.manifest.base.fingerprint:
+        raise AdapterError(f"{adapter.path}: trained from random weights, so it has no base to compare with.")
+    location = base_location(adapter, hub, base)
+    return load_base(_model_section(adapter, location, "none"), location, compute)
+
+
+def _model_section(adapter: Adapter, location: Location, quantization: str | None) -> ModelSection:
+    chosen: Any = quantization or adapter.manifest.base.quantization
+    return ModelSection(base=STARTER if location.id == STARTER else str(location.folder), quantization=chosen)
+
+
+def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
+    """The adapter on a base, tensor for tensor.
+
+    Raises:
+        AdapterError: a tensor of the file has no place in the model, or the other way round (PEFT 0.21 drops the
+            first kind in silence and warns of the second).
+    """
+    if not (adapter.path / ADAPTER_WEIGHTS).is_file():
+        raise AdapterError(f"{adapter.path}: no {ADAPTER_WEIGHTS}. Only safetensors are read.")
+    from safetensors import safe_open
+
+    try:
+        tuned = PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False, low_cpu_mem_usage=False)
+        with safe_open(str(adapter.path / ADAPTER_WEIGHTS), "pt") as stored:
+            in_file = set(stored.keys())
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        raise AdapterError(f"{adapter.path}: does not fit its base ({str(error).splitlines()[0][:200]}).") from error
+    in_model = {
+        name.replace(f".{tuned.active_adapter}", "") for name, _ in tuned.named_parameters() if ".lora_" in name
+    }
+    if in_file != in_model:
+        odd = sorted(in_file ^ in_model)
+        raise AdapterError(f"{adapter.path}: {len(odd)} tensors do not match the base (first {odd[0]}).")
+    return tuned

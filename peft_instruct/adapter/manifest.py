@@ -1,0 +1,211 @@
+"""manifest.json: what the weights of a folder are, where they came from, and how they must be prompted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from peft_instruct.data.templates import GOLDEN_EXAMPLES, Template
+from peft_instruct.data.tokens import prompt_ids, text_ids
+from peft_instruct.errors import AdapterError
+from peft_instruct.model.base import Base
+from peft_instruct.model.location import STARTER, Location, weight_fingerprint
+from peft_instruct.recipe.schema import GenerationSection
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseIdentity(Record):
+    """Which base the weights belong to.
+
+    Attributes:
+        id: a hub id, `starter`, or the name of a folder.
+        relative_path: of a folder, as seen from the adapter; empty for the others. Never absolute.
+        fingerprint: SHA-256 of the base's weight files; empty for a base made from random weights.
+    """
+
+    id: str
+    revision: str = ""
+    relative_path: str = ""
+    model_type: str
+    fingerprint: str
+    quantization: str = "none"
+
+
+class TemplateRecord(Record):
+    name: str
+    with_input: str
+    without_input: str
+
+
+class GoldenIds(Record):
+    """The ids that a fixed example must have, now and whenever the adapter is used."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+class FileStamp(Record):
+    sha256: str
+    num_bytes: int
+
+
+class AdapterManifest(Record):
+    format_version: int = FORMAT_VERSION
+    name: str
+    kind: Literal["lora", "full", "merged"]
+    created: str
+    base: BaseIdentity
+    template: TemplateRecord
+    golden: list[GoldenIds]
+    generation: GenerationSection
+    recipe_sha256: str
+    data_fingerprint: str
+    environment: dict[str, Any]
+    metrics: dict[str, Any] = {}
+    proofs: dict[str, Any] = {}
+    files: dict[str, FileStamp]
+
+    def prompt_template(self) -> Template:
+        return Template(self.template.name, self.template.with_input, self.template.without_input)
+
+
+def template_record(template: Template) -> TemplateRecord:
+    return TemplateRecord(name=template.name, with_input=template.with_input, without_input=template.without_input)
+
+
+def identity_of(base: Base, adapter_folder: Path, init: str) -> BaseIdentity:
+    location = base.location
+    is_folder = not location.revision and location.id != STARTER
+    return BaseIdentity(
+        id=location.folder.resolve().name if is_folder else location.id,
+        revision=location.revision,
+        relative_path=os.path.relpath(location.folder.resolve(), adapter_folder.resolve()) if is_folder else "",
+        model_type=base.model_type,
+        fingerprint=weight_fingerprint(location) if init == "pretrained" else "",
+        quantization=base.quantization,
+    )
+
+
+def check_base(identity: BaseIdentity, location: Location, place: str) -> None:
+    """Refuse a base whose weights are not those that the adapter was trained on.
+
+    Raises:
+        AdapterError: another base, or another version of it.
+    """
+    found = weight_fingerprint(location)
+    if found != identity.fingerprint:
+        raise AdapterError(
+            f"{place}: trained on {identity.id} with weights {identity.fingerprint[:12]}…, but {location.id!r} has "
+            f"{found[:12]}…. An adapter on another base of the same shape gives nonsense. Name the right one with --base."
+        )
+
+
+def golden_ids(tokenizer: Any, template: Template) -> list[GoldenIds]:
+    prompts = prompt_ids(tokenizer, [template.prompt(e.instruction, e.input) for e in GOLDEN_EXAMPLES])
+    completions = text_ids(tokenizer, [e.output for e in GOLDEN_EXAMPLES])
+    return [
+        GoldenIds(prompt=prompt, completion=[*completion, tokenizer.eos_token_id])
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+def check_golden(manifest: AdapterManifest, tokenizer: Any, place: str) -> None:
+    """Refuse a tokenizer or template that no longer gives the ids of training.
+
+    Raises:
+        AdapterError: naming the first id that differs.
+    """
+    now = golden_ids(tokenizer, manifest.prompt_template())
+    for number, (then, here) in enumerate(zip(manifest.golden, now, strict=True), start=1):
+        if then != here:
+            pairs = zip([*then.prompt, *then.completion], [*here.prompt, *here.completion], strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), "the end")
+            raise AdapterError(
+                f"{place}: the tokenizer gives other ids than in training (golden example {number}, token {at}). "
+                "expected the tokenizer that the adapter was trained with."
+            )
+
+
+def stamp_files(folder: Path) -> dict[str, FileStamp]:
+    """Hash and size of every file that belongs to the folder's content (not the manifest, not checkpoints)."""
+    return {
+        path.relative_to(folder).as_posix(): FileStamp(sha256=_sha256(path), num_bytes=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.relative_to(folder).parts
+    }
+
+
+def write_manifest(folder: Path, manifest: AdapterManifest) -> None:
+    """Write manifest.json in one step, last of all files: a folder without it is not an adapter."""
+    partial = folder / f".{MANIFEST}.partial"
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(manifest.model_dump_json(indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> AdapterManifest:
+    """The manifest of a folder whose files are all as they were written.
+
+    Raises:
+        AdapterError: no adapter, an unfinished or damaged one; every damaged file is named.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such folder. expected one that `peft-instruct train` or `merge` wrote.")
+    if not path.is_file():
+        raise AdapterError(
+            f"{folder}: no {MANIFEST}, so it is not a finished adapter. Train again, or name a finished one."
+        )
+    try:
+        manifest = AdapterManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise AdapterError(f"{path}: damaged ({str(error).splitlines()[0]}). Restore it, or train again.") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise AdapterError(f"{path}: format {manifest.format_version}. this version reads {FORMAT_VERSION}.")
+    problems = _damage(folder, manifest)
+    if problems:
+        raise AdapterError.of(str(folder), problems)
+    return manifest
+
+
+def _damage(folder: Path, manifest: AdapterManifest) -> list[str]:
+    problems = []
+    for name, stamp in manifest.files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            problems.append(f"{name}: outside the folder.")
+        elif not file.is_file():
+            problems.append(f"{name}: missing.")
+        elif file.stat().st_size != stamp.num_bytes:
+            problems.append(f"{name}: {file.stat().st_size} bytes. expected {stamp.num_bytes}.")
+        elif _sha256(file) != stamp.sha256:
+            problems.append(f"{name}: its content was changed (SHA-256 differs).")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in PICKLE_SUFFIXES:
+            problems.append(f"{file.name}: a pickle, which can run code. Nothing of ours writes one here; remove it.")
+    return problems
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+
+
+def _digest(stream: Any) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no hashlib.file_digest
+    for block in iter(lambda: stream.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()

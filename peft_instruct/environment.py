@@ -1,0 +1,92 @@
+"""What must be settled before the libraries are imported: no telemetry, no network unless asked for, quiet imports.
+
+huggingface_hub reads these variables once, at import (huggingface_hub 2.4, constants.py); torch reads
+PYTORCH_ENABLE_MPS_FALLBACK in a static initialiser, so accelerate's own setting of it comes too late.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+PREFLIGHT_SECONDS = 2.0
+DEFAULT_ENDPOINT = "https://huggingface.co"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class HubState:
+    """Whether the hub may be asked, and if not, why not."""
+
+    reachable: bool
+    reason: str = ""
+
+
+def prepare_environment(hub_ids: list[str]) -> HubState:
+    """Set the environment of a command before it imports torch; ask the hub only where an id needs it.
+
+    Args:
+        hub_ids: the models and data sets that are not local; none of them means that nothing goes out.
+    """
+    for name in (
+        "HF_HUB_DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "HF_HUB_DISABLE_UPDATE_CHECK",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    ):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # bitsandbytes 0.50 logs a failed look-up of an optional kernel at every import (backends/cpu/ops.py).
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    state = _hub_state(hub_ids)
+    if not state.reachable:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    return state
+
+
+def _hub_state(hub_ids: list[str]) -> HubState:
+    if not hub_ids:
+        return HubState(False, "not asked: nothing of this command is on the hub")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return HubState(False, "HF_HUB_OFFLINE is set")
+    endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PREFLIGHT_SECONDS)
+        except urllib.error.HTTPError:
+            pass  # an answer is an answer
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    # In a thread: looking a name up can hang for half a minute and takes no timeout.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PREFLIGHT_SECONDS * 1.5)
+    return (
+        HubState(True)
+        if answered.is_set()
+        else HubState(False, f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s")
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide a result, without importing them."""
+    versions = {"python": platform.python_version()}
+    for name in ("peft-instruct", *LIBRARIES):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
