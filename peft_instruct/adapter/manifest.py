@@ -107,7 +107,8 @@ def check_base(identity: BaseIdentity, location: Location, place: str) -> None:
     if found != identity.fingerprint:
         raise AdapterError(
             f"{place}: trained on {identity.id} with weights {identity.fingerprint[:12]}…, but {location.id!r} has "
-            f"{found[:12]}…. An adapter on another base of the same shape gives nonsense. Name the right one with --base."
+            f"{found[:12]}…. An adapter on another base of the same shape gives nonsense. Name the right one "
+            "with --base."
         )
 
 

@@ -112,7 +112,8 @@ def prove_reload(
     if moved.within(1e-6):
         raise AdapterError(
             f"{place}: the adapter is inert: it changes no logit of the base (max |Δ| "
-            f"{moved.largest_logit_difference:.1e}). Train longer, raise training.learning_rate, or check method.targets."
+            f"{moved.largest_logit_difference:.1e}). Train longer, raise training.learning_rate, or check "
+            "method.targets."
         )
     same = compare(trained, reloaded)
     if not same.within(RELOAD_TOLERANCE):

@@ -51,14 +51,14 @@ def detect_format(rows: list[Row], name: str, columns: Columns, source: str) -> 
 
 
 def _columns_of(name: str, columns: Columns, present: list[str]) -> tuple[dict[str, str], list[str]]:
-    parts = {
+    formats: dict[str, dict[str, tuple[str, ...]]] = {
         "alpaca": {"instruction": INSTRUCTION, "input": INPUT, "output": OUTPUT},
         "prompt_completion": {"prompt": PROMPT, "completion": COMPLETION},
         "text": {"text": TEXT},
-    }[name]
+    }
     found: dict[str, str] = {}
     missing = []
-    for part, usual in parts.items():
+    for part, usual in formats[name].items():
         given = getattr(columns, part)
         column = next((c for c in ((given,) if given else usual) if c in present), None)
         if column is not None:

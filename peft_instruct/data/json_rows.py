@@ -17,7 +17,7 @@ from peft_instruct.data.types import Row
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class BadJson(Exception):
+class BadRowError(Exception):
     """A place in the text where it stops being JSON: `line` is 1-based."""
 
     def __init__(self, line: int, column: int, what: str) -> None:
@@ -41,12 +41,12 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def read_json_array(text: str, path: str) -> Iterator[Row | BadJson]:
+def read_json_array(text: str, path: str) -> Iterator[Row | BadRowError]:
     """The records of `[{...}, {...}]` with the line where each begins; stops at the first broken place."""
     lines = _LineCounter(text)
     position = _skip(text, 0)
     if text[position : position + 1] != "[":
-        yield BadJson(*lines.at(position), "expected a list of records, `[{...}, ...]`")
+        yield BadRowError(*lines.at(position), "expected a list of records, `[{...}, ...]`")
         return
     position = _skip(text, position + 1)
     closed = text[position : position + 1] == "]"
@@ -57,10 +57,10 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadJson]:
         try:
             value, position = _DECODER.raw_decode(text, start)
         except json.JSONDecodeError as error:
-            yield BadJson(*lines.at(error.pos), _told(text, error))
+            yield BadRowError(*lines.at(error.pos), _told(text, error))
             return
         except (ValueError, RecursionError) as error:
-            yield BadJson(*lines.at(start), str(error) or "nested too deeply")
+            yield BadRowError(*lines.at(start), str(error) or "nested too deeply")
             return
         # Many data files are one long line: the row's number tells records of a line apart.
         yield Row(value, f"{path}:{lines.at(start)[0]} (row {number})")
@@ -72,27 +72,27 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadJson]:
                 what = (
                     "the list is not closed: the file ends here" if not mark else f"expected `,` or `]`, found {mark!r}"
                 )
-                yield BadJson(*lines.at(position), what)
+                yield BadRowError(*lines.at(position), what)
                 return
             position = _skip(text, position + 1)
             if text[position : position + 1] == "]":
-                yield BadJson(*lines.at(position), "a comma before `]`")
+                yield BadRowError(*lines.at(position), "a comma before `]`")
                 return
     rest = _skip(text, position + 1)
     if rest != len(text):
-        yield BadJson(*lines.at(rest), "text after the end of the list")
+        yield BadRowError(*lines.at(rest), "text after the end of the list")
 
 
-def read_json_lines(text: str, path: str) -> Iterator[Row | BadJson]:
+def read_json_lines(text: str, path: str) -> Iterator[Row | BadRowError]:
     """One record a line; blank lines are passed over, broken lines are told and reading goes on."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 value = _DECODER.decode(line)
             except json.JSONDecodeError as error:
-                yield BadJson(number, error.pos + 1, _told(line, error))
+                yield BadRowError(number, error.pos + 1, _told(line, error))
             except (ValueError, RecursionError) as error:
-                yield BadJson(number, 1, str(error) or "nested too deeply")
+                yield BadRowError(number, 1, str(error) or "nested too deeply")
             else:
                 yield Row(value, f"{path}:{number}")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_instruct.data.json_rows import BadJson, read_json_array, read_json_lines
+from peft_instruct.data.json_rows import BadRowError, read_json_array, read_json_lines
 from peft_instruct.data.types import Row
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.shipped import PACKAGE
@@ -63,7 +63,7 @@ def read_rows(source: str, revision: str = "main") -> Rows:
     return Rows(rows, hashlib.sha256(content).hexdigest(), source)
 
 
-def _parse(path: Path, content: bytes) -> Iterator[Row | BadJson]:
+def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
     if path.suffix == ".parquet":
         return _parquet_rows(path, content)
     try:
@@ -78,16 +78,16 @@ def _parse(path: Path, content: bytes) -> Iterator[Row | BadJson]:
     return read_json_array(text, str(path)) if begins_as_list else _lines_or_one_record(text, path)
 
 
-def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadJson]:
+def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadRowError]:
     """JSON Lines; a `.json` file that is one record spread over lines is told as what it is."""
     found = list(read_json_lines(text, str(path)))
-    if path.suffix == ".json" and any(isinstance(row, BadJson) for row in found) and text.lstrip()[:1] == "{":
-        yield BadJson(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
+    if path.suffix == ".json" and any(isinstance(row, BadRowError) for row in found) and text.lstrip()[:1] == "{":
+        yield BadRowError(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
     else:
         yield from found
 
 
-def _csv_rows(text: str, path: str) -> Iterator[Row | BadJson]:
+def _csv_rows(text: str, path: str) -> Iterator[Row | BadRowError]:
     """Rows of a CSV with a header; every value stays text (`007` and `NA` included)."""
     # A field may be as long as the file; the module's own limit is 128 KiB.
     csv.field_size_limit(max(len(text), 131072))
@@ -99,19 +99,19 @@ def _csv_rows(text: str, path: str) -> Iterator[Row | BadJson]:
             if not header:
                 header = [name.strip() for name in values]
                 if len(set(header)) != len(header):
-                    yield BadJson(1, 1, f"a column name stands twice in the header: {', '.join(header)}")
+                    yield BadRowError(1, 1, f"a column name stands twice in the header: {', '.join(header)}")
                     return
             elif values:
                 if len(values) != len(header):
-                    yield BadJson(line, 1, f"{len(values)} fields. the header names {len(header)}")
+                    yield BadRowError(line, 1, f"{len(values)} fields. the header names {len(header)}")
                 else:
                     yield Row(dict(zip(header, values, strict=True)), f"{path}:{line}")
             line = reader.line_num + 1
     except csv.Error as error:
-        yield BadJson(line, 1, f"not CSV: {error}")
+        yield BadRowError(line, 1, f"not CSV: {error}")
 
 
-def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadJson]:
+def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
@@ -151,11 +151,11 @@ def _from_hub(source: str, revision: str) -> Rows:
     return Rows(_checked(source, iter(rows)), digest, source)
 
 
-def _checked(source: str, found: Iterator[Row | BadJson]) -> list[Row]:
+def _checked(source: str, found: Iterator[Row | BadRowError]) -> list[Row]:
     rows: list[Row] = []
     problems: list[str] = []
     for item in found:
-        if isinstance(item, BadJson):
+        if isinstance(item, BadRowError):
             problems.append(f"{source}:{item.line}:{item.column}: {item.what}.")
         elif not isinstance(item.values, dict):
             problems.append(f"{item.origin}: {_kind(item.values)}. expected a record, `{{...}}`.")

@@ -1,4 +1,4 @@
-"""How an example becomes a prompt. A template is data: it is saved with the adapter and used wherever it is prompted."""
+"""How an example becomes a prompt. A template is data, saved with the adapter and used wherever it is prompted."""
 
 from __future__ import annotations
 

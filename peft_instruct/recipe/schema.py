@@ -276,10 +276,9 @@ class Recipe(Section):
             problems.append("model.architecture: only for init: random. Remove it, or set init: random")
         if self.data.packing and self.data.format != "text":
             problems.append("data.packing: joins plain documents. Set data.format: text, or packing: false")
-        if self.data.validation is None and self.data.validation_fraction == 0:
-            if self.training.early_stopping or self.training.keep_best:
-                key = "early_stopping" if self.training.early_stopping else "keep_best"
-                problems.append(f"training.{key}: needs validation rows. Set data.validation_fraction")
+        needs_validation = [key for key in ("early_stopping", "keep_best") if getattr(self.training, key)]
+        if needs_validation and self.data.validation is None and self.data.validation_fraction == 0:
+            problems.append(f"training.{needs_validation[0]}: needs validation rows. Set data.validation_fraction")
         if self.data.validation_fraction + self.data.test_fraction >= 1:
             problems.append("data.validation_fraction: with test_fraction it leaves no training rows")
         if problems:

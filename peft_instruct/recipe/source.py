@@ -81,15 +81,19 @@ class _Walk:
             values = {}
             for key, value in node.items():
                 here = (*path, str(key))
-                line, column = node.lc.key(key)
+                line, column = node.lc.key(key)  # type: ignore[attr-defined]
                 self.source.places[here] = f"{self.source.label}:{line + 1}:{column + 1}"
                 values[str(key)] = self.plain(value, here, depth + 1)
             return values
         if isinstance(node, list):
-            for index in range(len(node)):
-                line, column = node.lc.item(index)
-                self.source.places[(*path, index)] = f"{self.source.label}:{line + 1}:{column + 1}"
-            return [self.plain(value, (*path, index), depth + 1) for index, value in enumerate(node)]
+            marks = node.lc  # type: ignore[attr-defined]
+            values_here = []
+            for index, value in enumerate(node):
+                inside = (*path, index)
+                line, column = marks.item(index)
+                self.source.places[inside] = f"{self.source.label}:{line + 1}:{column + 1}"
+                values_here.append(self.plain(value, inside, depth + 1))
+            return values_here
         return _plain_scalar(node)
 
 
