@@ -27,7 +27,8 @@ class PeftInstructError(Exception):
         """One error for all problems of one place, so that they are mended in one go."""
         found = list(problems)
         if len(found) == 1:
-            return cls(f"{place}: {found[0]}")
+            # A problem that names its line in the same file says the file already.
+            return cls(found[0] if found[0].startswith(f"{place}:") else f"{place}: {found[0]}")
         shown = found[:MOST_PROBLEMS_SHOWN]
         rest = [f"... and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
         return cls("\n  ".join([f"{place}: {len(found)} problems", *shown, *rest]))

@@ -105,7 +105,7 @@ class RowReader:
 
     def _pair(self, row: Row, template: Template) -> PromptCompletion:
         prompt, completion = self._text(row, "prompt"), self._text(row, "completion")
-        return PromptCompletion(prompt, completion, row.origin, self._accepted(row), self._group(row))
+        return PromptCompletion(prompt, completion, row.origin, prompt, self._accepted(row), self._group(row))
 
     def _document(self, row: Row, template: Template) -> PromptCompletion:
         return PromptCompletion("", self._text(row, "text"), row.origin)

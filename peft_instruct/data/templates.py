@@ -35,6 +35,7 @@ class Template:
             prompt=self.prompt(example.instruction, example.input),
             completion=example.output,
             origin=example.origin,
+            asked=f"{example.instruction}\n{example.input}".strip(),
             accepted=example.accepted,
             group=example.group,
         )

@@ -41,11 +41,17 @@ class Example:
 
 @dataclass(frozen=True)
 class PromptCompletion:
-    """The two texts of a row, named as TRL's columns; plain text is a completion with an empty prompt."""
+    """The two texts of a row, named as TRL's columns; plain text is a completion with an empty prompt.
+
+    Attributes:
+        asked: the instruction and its input without the template around them, for people to read.
+        accepted, group: as of the Example.
+    """
 
     prompt: str
     completion: str
     origin: str
+    asked: str = ""
     accepted: tuple[str, ...] = ()
     group: str = ""
 

@@ -21,6 +21,8 @@ def problem_lines(error: ValidationError, model: type[BaseModel], place_of: Plac
         by_path.setdefault(_key_path(finding["loc"], model), []).append(finding)
     lines = []
     for path, findings in by_path.items():
+        if findings[0]["type"] == "literal_error" and any(p[: len(path)] == path for p in by_path if p != path):
+            continue  # the value is of the other branch of the union, which is told by itself
         for where, text in _tell(path, findings, model):
             name = ".".join(map(str, where))
             lines.append((place_of(where), f"{name}: {text}" if name else text))
@@ -28,7 +30,8 @@ def problem_lines(error: ValidationError, model: type[BaseModel], place_of: Plac
 
 
 def _tell(path: KeyPath, findings: list[Any], model: type[BaseModel]) -> Iterator[tuple[KeyPath, str]]:
-    first = findings[0]
+    # A mapping that fails a check of its own was meant as a mapping, whatever words the key also takes.
+    first = next((finding for finding in findings if finding["type"] == "value_error"), findings[0])
     if first["type"] == "extra_forbidden":
         yield path, "unknown key." + _suggestion(str(path[-1]), list(_fields_at(model, path[:-1])))
     elif first["type"] == "missing":
@@ -53,7 +56,11 @@ def _expectation(finding: Any) -> str:
     text = finding["msg"]
     if "dictionary or instance" in text:
         return "a mapping of keys"
-    for prefix in ("Input should be a valid ", "Input should be ", "Value should have ", "String should "):
+    if finding["type"] == "string_pattern_mismatch":
+        return f"text that matches {finding['ctx']['pattern']}"
+    if finding["type"] == "too_short":
+        return "a list of at least one"
+    for prefix in ("Input should be a valid ", "Input should be ", "String should have "):
         if text.startswith(prefix):
             rest = text.removeprefix(prefix)
             return {"dictionary": "a mapping of keys", "string": "text", "list": "a list"}.get(
@@ -77,7 +84,7 @@ def _sentence(text: str) -> str:
 
 
 def _suggestion(word: str, known: list[str], only_close: bool = False) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7 if only_close else 0.6)
     if close:
         return f" Did you mean `{close[0]}`?"
     return "" if only_close or not known else f" Known here: {', '.join(known)}."

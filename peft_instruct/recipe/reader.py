@@ -45,16 +45,17 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Resolved:
     values: dict[str, Any] = {"name": path.stem.replace("_", "-")}
     origins: dict[KeyPath, str] = {}
     for source in [*_with_bases(path, ()), *_override_sources(overrides)]:
-        _merge(values, source.values, ())
+        for replaced in [*_other_method(values, source.values), *_merge(values, source.values, ())]:
+            origins = {path: origin for path, origin in origins.items() if path[: len(replaced)] != replaced}
         origins.update(source.places)
     label = str(path)
 
     def place_of(key_path: KeyPath) -> str:
-        for length in range(len(key_path), 0, -1):
-            if key_path[:length] in origins:
-                return origins[key_path[:length]]
-        beneath = [origin for path, origin in origins.items() if path[: len(key_path)] == key_path]
-        return beneath[0] if key_path and beneath else label
+        if key_path in origins:
+            return origins[key_path]
+        beneath = [origin for path, origin in origins.items() if key_path and path[: len(key_path)] == key_path]
+        above = [origins[key_path[:n]] for n in range(len(key_path), 0, -1) if key_path[:n] in origins]
+        return next(iter([*beneath, *above]), label)
 
     try:
         recipe = Recipe.model_validate(values)
@@ -93,7 +94,7 @@ def _override_sources(overrides: Sequence[str]) -> Iterator[Source]:
             raise RecipeError(f"{label}: not an assignment. expected key=value, such as training.max_steps=30.")
         try:
             value = parse_scalar(text)
-        except YAMLError as error:
+        except (YAMLError, ValueError) as error:
             raise RecipeError(f"{label}: the value is not YAML. Quote it.") from error
         tree: Any = value
         for part in reversed(path):
@@ -101,10 +102,24 @@ def _override_sources(overrides: Sequence[str]) -> Iterator[Source]:
         yield Source(label, tree, {path: label})
 
 
-def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath) -> None:
-    """Deep merge of mappings; anything else, lists included, is replaced."""
+def _other_method(into: dict[str, Any], new: dict[str, Any]) -> list[KeyPath]:
+    """Another `method.kind` starts the section anew: rank and the like say nothing of full training."""
+    before, after = into.get("method"), new.get("method")
+    if isinstance(before, dict) and isinstance(after, dict):
+        kind = before.get("kind", "lora")
+        if after.get("kind", kind) != kind:
+            into["method"] = {}
+            return [("method",)]
+    return []
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath) -> list[KeyPath]:
+    """Deep merge of mappings; anything else, lists included, is replaced, and its key path returned."""
+    replaced: list[KeyPath] = []
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, (*path, key))
+            replaced += _merge(into[key], value, (*path, key))
         else:
             into[key] = value
+            replaced.append((*path, key))
+    return replaced

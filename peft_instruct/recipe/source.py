@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from peft_instruct.errors import RecipeError
@@ -17,6 +19,9 @@ MOST_BYTES = 1 << 20
 # Aliases are shared references until they are walked: nine levels of them are a billion nodes.
 MOST_NODES = 10_000
 DEEPEST = 32
+_TOO_MUCH = f"more than {MOST_NODES} values (aliases count every time) or more than {DEEPEST} levels. A recipe has few."
+
+_lone_surrogate = re.compile("[\ud800-\udfff]")
 
 KeyPath = tuple[str | int, ...]
 
@@ -46,14 +51,14 @@ def read_source(path: Path) -> Source:
         raise RecipeError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
     label = str(path)
     try:
-        loaded = YAML(typ="rt").load(StringIO(text))
+        loaded = _load(text, label)
     except MarkedYAMLError as error:
         raise RecipeError(f"{_mark(label, error)}: not valid YAML: {_yaml_problem(error)}.") from error
     except (YAMLError, ValueError, RecursionError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RecipeError(f"{label}: not valid YAML: {first_line}.") from error
     if not isinstance(loaded, dict):
-        found = "nothing" if loaded is None else f"a {type(loaded).__name__}"
+        found = "is empty" if loaded is None else "is a list" if isinstance(loaded, list) else "is a single value"
         raise RecipeError(f"{label}:1:1: {found}. expected a mapping with `model:` and `data:`.")
     source = Source(label, {})
     source.values = _Walk(source).plain(loaded, (), 0)
@@ -63,7 +68,45 @@ def read_source(path: Path) -> Source:
 def parse_scalar(text: str) -> Any:
     """The value that `text` has as a YAML scalar or flow collection: `1e-4` is a number, `no` a string."""
     holder = Source("--set", {})
-    return _Walk(holder).plain(YAML(typ="rt").load(StringIO(text)), (), 0)
+    return _Walk(holder).plain(_load(text, holder.label), (), 0)
+
+
+def _load(text: str, label: str) -> Any:
+    reader = YAML(typ="rt")
+    reader.Composer = _ShallowComposer
+    reader.Constructor = _MarkingConstructor
+    try:
+        return reader.load(StringIO(text))
+    except _TooDeepError as error:
+        raise RecipeError(f"{label}: {_TOO_MUCH}") from error
+
+
+class _TooDeepError(Exception):
+    pass
+
+
+class _ShallowComposer(Composer):
+    """Gives up where it is too deep; ruamel's own takes seconds to find the end of Python's stack."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise _TooDeepError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _MarkingConstructor(RoundTripConstructor):
+    """Tells the place of a scalar that is no value of its kind: `2024-13-45`, `!!int x`, 5000 digits."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, str(error).partition(";")[0], node.start_mark) from error
 
 
 class _Walk:
@@ -76,25 +119,32 @@ class _Walk:
     def plain(self, node: Any, path: KeyPath, depth: int) -> Any:
         self.num_nodes += 1
         if self.num_nodes > MOST_NODES or depth > DEEPEST:
-            raise RecipeError(f"{self.source.label}: too many or too deep values (aliases count every time).")
+            raise RecipeError(f"{self.source.label}: {_TOO_MUCH}")
         if isinstance(node, dict):
             values = {}
             for key, value in node.items():
                 here = (*path, str(key))
-                line, column = node.lc.key(key)  # type: ignore[attr-defined]
-                self.source.places[here] = f"{self.source.label}:{line + 1}:{column + 1}"
+                self._note(here, node, key)
                 values[str(key)] = self.plain(value, here, depth + 1)
             return values
         if isinstance(node, list):
-            marks = node.lc  # type: ignore[attr-defined]
             values_here = []
             for index, value in enumerate(node):
                 inside = (*path, index)
-                line, column = marks.item(index)
-                self.source.places[inside] = f"{self.source.label}:{line + 1}:{column + 1}"
+                self._note(inside, node, index)
                 values_here.append(self.plain(value, inside, depth + 1))
             return values_here
-        return _plain_scalar(node)
+        scalar = _plain_scalar(node)
+        if isinstance(scalar, str) and _lone_surrogate.search(scalar):
+            place = self.source.places.get(path, self.source.label)
+            raise RecipeError(f"{place}: holds half of a surrogate pair, which is no character.")
+        return scalar
+
+    def _note(self, path: KeyPath, parent: Any, key: Any) -> None:
+        # ruamel marks no place for what a tag (`!!omap`) or a merge (`<<: *other`) brings in: its parent's holds.
+        mark = (parent.lc.data or {}).get(key) if hasattr(parent, "lc") else None
+        if mark is not None:
+            self.source.places[path] = f"{self.source.label}:{mark[0] + 1}:{mark[1] + 1}"
 
 
 def _plain_scalar(node: Any) -> Any:

@@ -1,0 +1,28 @@
+"""What a command needs from the hub, known before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from peft_instruct.data.sources import is_hub_id
+from peft_instruct.model.location import is_hub_model
+from peft_instruct.recipe import Recipe
+
+
+def hub_ids_of(recipe: Recipe) -> list[str]:
+    """The models and data sets of a recipe that are neither files nor folders here."""
+    models = [recipe.model.base, *([recipe.model.tokenizer] if recipe.model.tokenizer else [])]
+    sources = [recipe.data.train, recipe.data.validation, recipe.data.test]
+    return [m for m in models if is_hub_model(m)] + [s for s in sources if s and is_hub_id(s)]
+
+
+def hub_ids_of_adapter(folder: Path, base: str | None = None) -> list[str]:
+    """The base that an adapter folder names, where it is a hub id; a damaged folder is told of later."""
+    if base is not None:
+        return [base] if is_hub_model(base) else []
+    try:
+        identity = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["base"]
+        return [identity["id"]] if identity["revision"] else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

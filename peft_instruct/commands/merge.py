@@ -1,0 +1,73 @@
+"""`merge`: an adapter in, one standalone model out, proven equal to base + adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.environment import prepare_environment
+from peft_instruct.errors import AdapterError
+
+if TYPE_CHECKING:
+    from peft_instruct.adapter.merge import MergeReport
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    report: MergeReport
+
+    def record(self) -> dict[str, Any]:
+        return self.report.record()
+
+    def text(self) -> str:
+        report, difference = self.report, self.report.difference
+        lines = [
+            f"{report.folder}: {report.num_bytes / 1e6:.1f} MB in {report.dtype}",
+            f"proof, read back by a fresh process: max |Δlogit| {difference.largest_logit_difference:.1e} of "
+            f"{difference.largest_logit:.1f} (tolerance {report.tolerance:g}), argmax agreement "
+            f"{difference.argmax_agreement:.1%}, greedy text {'equal' if report.equal_greedy_text else 'not equal'}",
+        ]
+        if report.from_quantized is not None:
+            away = report.from_quantized
+            lines.append(
+                f"merged into the original base, not the quantised one it was trained on: max |Δlogit| "
+                f"{away.largest_logit_difference:.2f} of {away.largest_logit:.1f}, argmax agreement "
+                f"{away.argmax_agreement:.1%} between the two"
+            )
+        lines.append(f'next: peft-instruct generate {report.folder} "Name three primary colours."')
+        return "\n".join(lines)
+
+
+def merge(
+    adapter_path: str,
+    *,
+    out: Path | None = None,
+    dtype: str = "fp32",
+    base: str | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None],
+) -> MergeResult:
+    """Merge an adapter into its base.
+
+    Args:
+        out: the new folder; `<adapter>-merged` beside the adapter by default.
+        device: where the arithmetic happens; the CPU has the memory and is exact.
+
+    Raises:
+        AdapterError: the folder exists, the adapter is unusable, or the merged model is not equal to it.
+    """
+    path = Path(adapter_path)
+    folder = out or path.with_name(f"{path.name}-merged")
+    if folder.exists():
+        raise AdapterError(f"{folder}: exists already. Remove it, or name another folder with --out.")
+    hub = prepare_environment(hub_ids_of_adapter(path, base))
+    from peft_instruct.adapter.folder import open_adapter
+    from peft_instruct.adapter.merge import merge_adapter
+    from peft_instruct.model.device import choose_compute
+
+    adapter = open_adapter(path)
+    say(f"merging {path} into {adapter.manifest.base.id} in fp32")
+    return MergeResult(merge_adapter(adapter, folder, choose_compute(device, "fp32"), hub, dtype=dtype, base=base))

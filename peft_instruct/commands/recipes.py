@@ -1,0 +1,64 @@
+"""`recipe list | show | explain | validate`: recipes without a model; torch is never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft_instruct.errors import RecipeError
+from peft_instruct.recipe import load_recipe, read_recipe
+from peft_instruct.recipe.shipped import find_recipe, shipped_recipes
+from peft_instruct.recipe.writing import explain
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with named columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def record(self) -> dict[str, Any]:
+        return {"rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
+
+    def text(self) -> str:
+        widths = [max((len(row[i]) for row in self.rows), default=0) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in self.rows
+        )
+
+
+def list_recipes() -> Table:
+    """Name and description of every shipped recipe."""
+    rows = tuple((path.stem, load_recipe(str(path)).description) for path in shipped_recipes())
+    return Table(("name", "description"), rows)
+
+
+def show_recipe(name: str) -> str:
+    """The text of a recipe file, comments and all."""
+    return find_recipe(name).read_text(encoding="utf-8")
+
+
+def explain_recipe(name: str, overrides: Sequence[str] = ()) -> Table:
+    """Key, value and origin of everything that a recipe says or leaves to its defaults."""
+    return Table(("key", "value", "origin"), tuple(explain(read_recipe(name, overrides))))
+
+
+def validate_recipes(names: Sequence[str], overrides: Sequence[str] = ()) -> Table:
+    """Check every named recipe.
+
+    Raises:
+        RecipeError: the problems of all of them.
+    """
+    problems = []
+    valid = []
+    for name in names:
+        try:
+            load_recipe(name, overrides)
+            valid.append((name, "valid"))
+        except RecipeError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return Table(("recipe", "state"), tuple(valid))

@@ -1,0 +1,161 @@
+"""`train`: a recipe in, a proven adapter out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.environment import prepare_environment
+from peft_instruct.errors import AdapterError
+from peft_instruct.recipe import load_recipe
+
+Say = Callable[[str], None]
+ADAPTERS = Path("adapters")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A held-out row answered by the base and by what was trained."""
+
+    asked: str
+    expected: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        scores: measure -> (base, tuned) on held-out rows.
+        scored_on: which rows, and how many, for the line above the table.
+        weight_bytes: size of the trained weights on disk.
+        peak_memory_bytes: of this process, and `peak_memory_how` says how it was measured.
+    """
+
+    folder: Path
+    name: str
+    num_steps: int
+    train_seconds: float
+    total_seconds: float
+    trainable: str
+    final_loss: float
+    scores: dict[str, tuple[float | None, float | None]]
+    scored_on: str
+    answers: tuple[Answer, ...]
+    proofs: dict[str, Any]
+    weight_bytes: int
+    peak_memory_bytes: int
+    peak_memory_how: str
+
+    def record(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+    def text(self) -> str:
+        return "\n".join([*self._answer_lines(), *self._score_lines(), *self._cost_lines(), *self._next_lines()])
+
+    def _answer_lines(self) -> list[str]:
+        lines = []
+        for answer in self.answers:
+            lines += [
+                f"  {_one_line(answer.asked)}",
+                f"    expected  {_one_line(answer.expected)}",
+                f"    base      {_one_line(answer.base)}",
+                f"    tuned     {_one_line(answer.tuned)}",
+            ]
+        return ["held-out instructions", *lines, ""] if lines else []
+
+    def _score_lines(self) -> list[str]:
+        if not self.scores:
+            return []
+        width = max(len(name) for name in self.scores)
+        rows = [
+            f"  {name:<{width}}  {_figure(base):>9}  {_figure(tuned):>9}" for name, (base, tuned) in self.scores.items()
+        ]
+        return [f"  {self.scored_on:<{width}}  {'base':>9}  {'tuned':>9}", *rows, ""]
+
+    def _cost_lines(self) -> list[str]:
+        same = self.proofs["reloaded_equals_trained"]["largest_logit_difference"]
+        moved = self.proofs["trained_differs_from_base"]["largest_logit_difference"]
+        return [
+            self.cost(),
+            f"proof: read back from disk, max |Δlogit| to what was trained {same:.1e}, to the base {moved:.1f}",
+            f"{self.folder}: {self.weight_bytes / 1e6:.2f} MB of weights, report.html, manifest.json",
+        ]
+
+    def cost(self) -> str:
+        return (
+            f"{self.num_steps} steps in {self.train_seconds:.1f} s (whole run {self.total_seconds:.1f} s), "
+            f"peak memory {self.peak_memory_bytes / 1e9:.2f} GB ({self.peak_memory_how})"
+        )
+
+    def _next_lines(self) -> list[str]:
+        asked = self.answers[0].asked.split("\n")[0] if self.answers else "Name three primary colours."
+        return [f'next: peft-instruct generate {self.folder} "{asked}"']
+
+
+def train(
+    recipe_name: str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    if_exists: str = "refuse",
+    say: Say,
+    live: Say | None = None,
+) -> TrainResult:
+    """Train what a recipe says and hand over a folder whose content is proven.
+
+    Args:
+        out: the adapter folder; `adapters/<name>` by default.
+        if_exists: `refuse` or `replace` a finished adapter in that folder.
+        live: takes the progress line where it can be rewritten in place; `say` takes plain lines.
+
+    Raises:
+        PeftInstructError: everything that a user can cause, most of it before the model is loaded.
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    folder = _claim(out or ADAPTERS / recipe.name, if_exists)
+    hub = prepare_environment(hub_ids_of(recipe))
+    from peft_instruct.commands.train_run import Run
+
+    return Run(recipe, folder, hub, say, live).to_the_end()
+
+
+def _claim(folder: Path, if_exists: str) -> Path:
+    """The folder of the run, empty of what an earlier run left.
+
+    Raises:
+        AdapterError: it holds a finished adapter, something else, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{folder}: is a file. Name a folder with --out.")
+    if (folder / "manifest.json").is_file() and if_exists == "refuse":
+        raise AdapterError(
+            f"{folder}: holds a finished adapter. Replace it with --if-exists replace, or name another with --out."
+        )
+    known = {"manifest.json", "metrics.jsonl", "recipe.yaml"}
+    if folder.is_dir() and any(folder.iterdir()) and not known & {path.name for path in folder.iterdir()}:
+        raise AdapterError(f"{folder}: is not empty and not of ours. Name another folder with --out.")
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise AdapterError(
+            f"{folder}: cannot be written ({error.strerror}). Name another folder with --out."
+        ) from error
+    return folder
+
+
+def _one_line(text: str, width: int = 110) -> str:
+    line = " | ".join(part.strip() for part in text.strip().splitlines() if part.strip())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""Prompts in, completions out: stop rule, batch, stream, files."""

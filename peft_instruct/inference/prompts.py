@@ -1,0 +1,44 @@
+"""Prompts as ids that leave room for a completion within the model's positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_instruct.data.tokens import Tokenizer, prompt_ids
+
+LARGEST_ROOM_FRACTION = 4
+"""A prompt is cut for at most positions / 4 new tokens; a shorter prompt leaves more, and then gets more."""
+
+
+@dataclass(frozen=True)
+class FittedPrompt:
+    """The ids of a prompt and how many may follow.
+
+    Attributes:
+        limit: most new tokens; len(ids) + limit never exceeds the positions.
+        num_cut: tokens cut from the left, so that the end (the response header) stays.
+    """
+
+    ids: tuple[int, ...]
+    limit: int
+    num_cut: int
+
+
+def fit_prompts(
+    tokenizer: Tokenizer, prompts: Sequence[str], *, positions: int, max_new_tokens: int
+) -> list[FittedPrompt]:
+    """The ids that training made of these prompts, cut where the completion would not fit.
+
+    GPT-2 has no position for a token beyond `positions`: an IndexError in the middle of generation, and on the GPU
+    an assert that ends the process.
+    """
+    room = min(max_new_tokens, max(1, positions // LARGEST_ROOM_FRACTION))
+    # A model is given at least one token; GPT-2's text begins after an end-of-text token.
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    fitted = []
+    for ids in prompt_ids(tokenizer, prompts):
+        num_cut = max(0, len(ids) - (positions - room))
+        kept = ids[num_cut:] or [start]
+        fitted.append(FittedPrompt(tuple(kept), min(max_new_tokens, positions - len(kept)), num_cut))
+    return fitted

@@ -1,0 +1,1 @@
+"""How it learns: TRL's SFTTrainer over ready labels. The only room that imports trl."""

@@ -1,0 +1,159 @@
+"""What a person and a program see of a run: one live line (plain lines off a terminal), and metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_instruct.errors import PeftInstructError
+
+Say = Callable[[str], None]
+
+# transformers' and TRL's names -> ours; what is not here is not a metric of ours
+METRIC_NAMES = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "gradient_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "num_tokens": "num_tokens",
+    "eval_loss": "validation_loss",
+    "eval_token_accuracy": "validation_token_accuracy",
+}
+
+
+class MetricsWriter(TrainerCallback):
+    """Appends one JSON line per log to metrics.jsonl, and stops a run that has diverged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.start = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.start = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raises PeftInstructError when the loss is no longer a number."""
+        metrics = {ours: logs[theirs] for theirs, ours in METRIC_NAMES.items() if logs and theirs in logs}
+        if not state.is_world_process_zero or not ({"loss", "validation_loss"} & set(metrics)):
+            return
+        self.append({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **metrics})
+        for name in ("loss", "validation_loss", "gradient_norm"):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise PeftInstructError(
+                    f"training: the {name.replace('_', ' ')} is {metrics[name]} at step {state.global_step}: the run "
+                    f"has diverged (learning rate {state_learning_rate(state, metrics):.1e}). "
+                    "Lower training.learning_rate, or lengthen training.warmup."
+                )
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One line; floats that JSON does not know become null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        clean["seconds"] = round(time.monotonic() - self.start, 3)
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(clean, ensure_ascii=False) + "\n")
+
+
+class ProgressLine(TrainerCallback):
+    """Step, loss, learning rate, speed and time left, through `say`; `live` rewrites one line."""
+
+    def __init__(self, say: Say, live: Say | None = None) -> None:
+        self.say = say
+        self.live = live
+        self.start = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.start = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or not state.is_world_process_zero:
+            return
+        if "eval_loss" in logs:
+            loss = logs["eval_loss"]
+            perplexity = math.exp(min(loss, 700))
+            self.say(f"step {state.global_step}: validation loss {loss:.4f}, perplexity {perplexity:.2f}")
+        elif "loss" in logs:
+            (self.live or self.say)(self._line(state, logs))
+
+    def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
+        seconds = time.monotonic() - self.start
+        left = seconds / max(state.global_step, 1) * (state.max_steps - state.global_step)
+        return (
+            f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}  "
+            f"{logs.get('num_tokens', 0) / max(seconds, 1e-9):,.0f} tok/s  {_clock(left)} left"
+        )
+
+
+class Samples(TrainerCallback):
+    """Completions of fixed prompts while training, said and written to metrics.jsonl."""
+
+    def __init__(
+        self,
+        prompts: dict[str, str],
+        answer: Callable[[list[str]], list[str]],
+        every: int | str,
+        writer: MetricsWriter,
+        say: Say,
+    ) -> None:
+        """`prompts` maps what a person reads (the instruction) to what the model gets."""
+        self.prompts, self.answer, self.every, self.writer, self.say = prompts, answer, every, writer, say
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if isinstance(self.every, int) and state.global_step % self.every == 0:
+            self.take(state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.every == "epoch":
+            self.take(state)
+
+    def take(self, state: TrainerState) -> None:
+        if not self.prompts or not state.is_world_process_zero:
+            return
+        answers = self.answer(list(self.prompts.values()))
+        samples = dict(zip(self.prompts, answers, strict=True))
+        self.writer.append({"step": state.global_step, "samples": samples})
+        for instruction, completion in samples.items():
+            self.say(f"  {shorten(instruction)} -> {shorten(completion)}")
+
+
+def state_learning_rate(state: TrainerState, metrics: dict[str, Any]) -> float:
+    rates = [log["learning_rate"] for log in state.log_history if "learning_rate" in log]
+    return float(metrics.get("learning_rate", rates[-1] if rates else 0.0))
+
+
+def shorten(text: str, width: int = 100) -> str:
+    """A text on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,59 @@
+"""The trainer of a run, put together: arguments, rows, collator and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+
+from peft_instruct.data.types import Tokens
+from peft_instruct.errors import UnavailableError
+from peft_instruct.model.adapters import Trainable
+from peft_instruct.model.base import Base
+from peft_instruct.recipe.schema import Recipe
+from peft_instruct.training.arguments import sft_arguments
+from peft_instruct.training.collator import CompletionOnlyCollator, as_dataset
+from peft_instruct.training.trainer import CompletionTrainer
+
+CHECKPOINTS = "checkpoints"
+
+
+def build_trainer(
+    recipe: Recipe,
+    base: Base,
+    trainable: Trainable,
+    train: Sequence[Tokens],
+    validation: Sequence[Tokens],
+    *,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> CompletionTrainer:
+    """A trainer that is ready to `.train()`; its checkpoints go to `folder/checkpoints`.
+
+    Raises:
+        UnavailableError: several GPUs in one process, which TRL does not train on.
+    """
+    arguments = sft_arguments(recipe, base.compute, folder / CHECKPOINTS, has_validation=bool(validation))
+    if arguments.n_gpu > 1:
+        raise UnavailableError(
+            f"training.device: {arguments.n_gpu} GPUs in one process. Make one visible (CUDA_VISIBLE_DEVICES=0), or "
+            "start one process each: accelerate launch -m peft_instruct train RECIPE."
+        )
+    extra: list[TrainerCallback] = list(callbacks)
+    stopping = recipe.training.early_stopping
+    if stopping is not None and validation:
+        extra.append(EarlyStoppingCallback(stopping.patience, stopping.min_delta))
+    trainer = CompletionTrainer(
+        model=trainable.model,
+        args=arguments,
+        train_dataset=as_dataset(train),
+        # The rows that `evaluate` reads are below; the Trainer only asks whether there are any.
+        eval_dataset=as_dataset(validation[:1]) if validation else None,
+        processing_class=base.tokenizer,
+        data_collator=CompletionOnlyCollator(pad_token_id=base.tokenizer.pad_token_id),
+        callbacks=extra,
+    )
+    trainer.validation_rows = validation
+    trainer.remove_callback(PrinterCallback)
+    return trainer
