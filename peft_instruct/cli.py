@@ -275,3 +275,100 @@ def recipe_schema() -> None:
     from peft_instruct.recipe.writing import schema
 
     click.echo(json.dumps(schema(), indent=2))
+
+
+def several(_: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """`a,b` as two values."""
+    return None if value is None else [word.strip() for word in value.split(",") if word.strip()]
+
+
+def several_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    words = several(context, parameter, value)
+    if words is not None and not all(word.isdigit() and int(word) > 0 for word in words):
+        raise click.BadParameter(f"{value!r}: expected whole numbers from 1, separated by commas.", context, parameter)
+    return None if words is None else [int(word) for word in words]
+
+
+class RunByDefault(click.Group):
+    """`bench RECIPE` is `bench run RECIPE`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
+
+
+@cli.group(cls=RunByDefault)
+def bench() -> None:
+    """Measure throughput and memory on CUDA, MPS and the CPU, and put result files side by side."""
+
+
+@bench.command("run")
+@click.argument("recipe")
+@set_option
+@click.option("--devices", callback=several, metavar="A,B", help="cuda, mps, cpu.  [default: all three]")
+@click.option("--methods", callback=several, metavar="A,B", help="lora, dora, rslora, full.  [default: the recipe's]")
+@click.option("--precisions", callback=several, metavar="A,B", help="auto, fp32, bf16, fp16.  [default: the recipe's]")
+@click.option("--batch-sizes", callback=several_numbers, metavar="N,M", help="[default: the recipe's]")
+@click.option("--lengths", callback=several_numbers, metavar="N,M", help="data.max_length.  [default: the recipe's]")
+@click.option("--steps", type=click.IntRange(min=1), default=10, help="Measured steps of each cell.")
+@click.option("--warmup", type=click.IntRange(min=0), default=3, help="Steps before them that are not measured.")
+@click.option("--out", type=click.Path(path_type=Path), help="The result file (JSON).")
+@json_option
+def bench_run(
+    recipe: str,
+    overrides: tuple[str, ...],
+    devices: list[str] | None,
+    methods: list[str] | None,
+    precisions: list[str] | None,
+    batch_sizes: list[int] | None,
+    lengths: list[int] | None,
+    steps: int,
+    warmup: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure RECIPE on every device, each cell in a process of its own.
+
+    Example: peft-instruct bench recipes/gpt2_lora.yaml --methods lora,full --out cpu.json
+    """
+    from peft_instruct.commands.bench import bench as run
+
+    result = run(
+        recipe,
+        overrides,
+        devices=devices,
+        methods=methods,
+        precisions=precisions,
+        batch_sizes=batch_sizes,
+        lengths=lengths,
+        steps=steps,
+        warmup=warmup,
+        out=out,
+        say=say,
+    )
+    show(result, as_json)
+
+
+@bench.command("compare")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--plot", type=click.Path(path_type=Path), help="Where an SVG of speed and memory goes.")
+@json_option
+def bench_compare(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
+    """Put result FILES side by side, such as one from CUDA and one from MPS.
+
+    Example: peft-instruct bench compare cuda.json mps.json
+    """
+    from peft_instruct.commands.bench import compare
+
+    show(compare(files, plot), as_json)
+
+
+@cli.command()
+@click.option("--hub", "check_hub", is_flag=True, help="Also ask whether the hub answers.")
+@json_option
+def doctor(check_hub: bool, as_json: bool) -> None:
+    """Say what is installed and what this machine can do, and what is wrong."""
+    from peft_instruct.commands.doctor import doctor as run
+
+    show(run(check_hub=check_hub), as_json)

@@ -13,6 +13,7 @@ import platform
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 
 PREFLIGHT_SECONDS = 2.0
@@ -45,6 +46,8 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    # trl 1.16 sets `gradient_checkpointing`, which transformers 5.23 renames: warnings that no user can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     # bitsandbytes 0.50 logs a failed look-up of an optional kernel at every import (backends/cpu/ops.py).
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     state = _hub_state(hub_ids)

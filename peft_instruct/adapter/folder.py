@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def write_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fo
     if isinstance(model, PeftModel):
         # Explicit: "auto" asks the hub whether the vocabulary was resized (peft 0.21, utils/save_and_load.py:291).
         model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        _let_others_read(folder)
         config_path = folder / ADAPTER_CONFIG
         config = json.loads(config_path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base_id
@@ -88,10 +90,19 @@ def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) ->
     """A standalone model folder: weights, configs, tokenizer; nothing in it points at this machine."""
     model.save_pretrained(str(folder), safe_serialization=True)
     tokenizer.save_pretrained(str(folder))
+    _let_others_read(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _let_others_read(folder: Path) -> None:
+    """safetensors 0.8 writes through a temporary file that its owner alone may read; the umask decides instead."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
 
 
 def open_adapter(path: Path) -> Adapter:

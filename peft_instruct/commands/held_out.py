@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from peft_instruct.commands.train import Answer
 from peft_instruct.data.prepare import InstructionData
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.evaluation.scores import Scores, evaluate_rows
 from peft_instruct.inference.complete import complete
 from peft_instruct.model.base import Base
-from peft_instruct.recipe import Recipe
-from peft_instruct.recipe.schema import GenerationSection
-
-NUM_ANSWERS_SHOWN = 5
+from peft_instruct.recipe.schema import EvaluationSection, GenerationSection
 
 # What a person reads -> the field of Scores
 MEASURES = {
@@ -29,74 +25,72 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Scores and the answers to the rows that are shown."""
-
-    scores: Scores
-    shown: tuple[str, ...]
-
-
 class HeldOut:
-    """The test rows of a run, or its validation rows where it has none, and one way to measure a model on them."""
+    """Rows to measure on, and one way to measure any model on them.
 
-    def __init__(self, recipe: Recipe, data: InstructionData, say: Callable[[str], None]) -> None:
-        self.recipe, self.say = recipe, say
-        self.rows = data.test or data.validation
-        self.label = f"{len(self.rows)} {'test' if data.test else 'validation'} rows"
-        prompted = [row for row in self.rows if row.prompt]
-        self.shown = spread(prompted, NUM_ANSWERS_SHOWN if recipe.evaluation.rows else 0)
+    Attributes:
+        name: what the rows are, for people.
+        max_length: most tokens of a row, completion included.
+    """
 
-    def measure(self, base: Base, model: torch.nn.Module | None = None) -> Measured | None:
-        """Scores of a model (of the base itself without one); None where nothing was held out."""
+    name: str
+    rows: list[PromptCompletion]
+    section: EvaluationSection
+    max_length: int
+    overlong: str
+    say: Callable[[str], None]
+
+    @classmethod
+    def of(
+        cls,
+        data: InstructionData,
+        section: EvaluationSection,
+        max_length: int,
+        overlong: str,
+        say: Callable[[str], None],
+    ) -> HeldOut:
+        """The test rows of a run, or its validation rows where it has none; no rows where it has neither."""
+        rows = data.test or data.validation
+        return cls(
+            f"{len(rows)} {'test' if data.test else 'validation'} rows", rows, section, max_length, overlong, say
+        )
+
+    def measure(self, what: str, model: torch.nn.Module, base: Base) -> Scores | None:
+        """Scores of a model; None where nothing was held out."""
         if not self.rows:
             return None
-        section, chosen = self.recipe.evaluation, base.model if model is None else model
-        self.say(f"measuring {'the base' if model is None else 'what was trained'} on {self.label}")
+        self.say(f"measuring {what} on {self.name}")
+        options = GenerationSection(max_new_tokens=self.section.max_new_tokens)
+        device = base.compute.torch_device
 
-        def answer(prompts: list[str]) -> list[tuple[str, bool]]:
-            options = GenerationSection(max_new_tokens=section.max_new_tokens)
+        def completed(prompts: list[str]) -> list[tuple[str, bool]]:
             done = complete(
-                chosen,
+                model,
                 base.tokenizer,
                 prompts,
                 options,
                 positions=base.positions,
-                device=base.compute.torch_device,
-                batch_size=section.batch_size,
+                device=device,
+                batch_size=self.section.batch_size,
             )
             return [(generation.completion, generation.stopped) for generation in done]
 
-        scores = evaluate_rows(
-            chosen,
+        return evaluate_rows(
+            model,
             base.tokenizer,
             self.rows,
-            complete=answer,
-            max_length=self.recipe.data.max_length,
-            overlong=self.recipe.data.overlong,
-            device=base.compute.torch_device,
-            batch_size=section.batch_size,
-            generate_rows=section.rows if any(row.prompt for row in self.rows) else 0,
+            complete=completed,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            device=device,
+            batch_size=self.section.batch_size,
+            generate_rows=self.section.rows,
         )
-        shown = answer([row.prompt for row in self.shown]) if self.shown else []
-        return Measured(scores, tuple(text for text, _ in shown))
-
-    def answers(self, base: Measured | None, tuned: Measured | None) -> tuple[Answer, ...]:
-        if base is None or tuned is None:
-            return ()
-        pairs = zip(self.shown, base.shown, tuned.shown, strict=True)
-        return tuple(Answer(row.asked, row.completion, before, after) for row, before, after in pairs)
 
 
-def side_by_side(base: Measured | None, tuned: Measured | None) -> dict[str, tuple[float | None, float | None]]:
+def side_by_side(base: Scores | None, tuned: Scores | None) -> dict[str, tuple[float | None, float | None]]:
     """Measure -> (base, tuned), without the measures that were not taken."""
     if base is None or tuned is None:
         return {}
-    pairs = {name: (getattr(base.scores, key), getattr(tuned.scores, key)) for name, key in MEASURES.items()}
+    pairs = {name: (getattr(base, key), getattr(tuned, key)) for name, key in MEASURES.items()}
     return {name: pair for name, pair in pairs.items() if pair != (None, None)}
-
-
-def spread(rows: Sequence[PromptCompletion], count: int) -> list[PromptCompletion]:
-    """`count` rows at even distances; all of them where there are fewer."""
-    if count >= len(rows):
-        return list(rows)
-    return [rows[index * len(rows) // count] for index in range(count)]

@@ -44,7 +44,7 @@ class TrainResult:
     train_seconds: float
     total_seconds: float
     trainable: str
-    final_loss: float
+    mean_loss: float
     scores: dict[str, tuple[float | None, float | None]]
     scored_on: str
     answers: tuple[Answer, ...]
@@ -75,7 +75,7 @@ class TrainResult:
             return []
         width = max(len(name) for name in self.scores)
         rows = [
-            f"  {name:<{width}}  {_figure(base):>9}  {_figure(tuned):>9}" for name, (base, tuned) in self.scores.items()
+            f"  {name:<{width}}  {figure(base):>9}  {figure(tuned):>9}" for name, (base, tuned) in self.scores.items()
         ]
         return [f"  {self.scored_on:<{width}}  {'base':>9}  {'tuned':>9}", *rows, ""]
 
@@ -157,5 +157,5 @@ def _one_line(text: str, width: int = 110) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"

@@ -26,11 +26,12 @@ from peft_instruct.adapter.manifest import (
 from peft_instruct.adapter.proofs import probe_inputs, probe_logits, prove_reload
 from peft_instruct.bench.memory import peak_memory
 from peft_instruct.commands.held_out import HeldOut, side_by_side
-from peft_instruct.commands.train import TrainResult
+from peft_instruct.commands.train import Answer, TrainResult, figure
 from peft_instruct.data.prepare import InstructionData, read_instruction_data
 from peft_instruct.data.tokens import pack, tokenize
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
+from peft_instruct.evaluation.scores import Scores, evenly
 from peft_instruct.inference.complete import complete
 from peft_instruct.model.adapters import Trainable, make_trainable
 from peft_instruct.model.base import Base, check_lengths, load_base
@@ -39,13 +40,23 @@ from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.writing import recipe_hash, recipe_yaml
-from peft_instruct.report.html import ReportContent, render_report
+from peft_instruct.report.html import Proof, ReportContent, Sample, render_report
 from peft_instruct.report.plots import loss_plot_svg
 from peft_instruct.training.progress import MetricsWriter, ProgressLine, Samples
 from peft_instruct.training.sft import CHECKPOINTS, build_trainer
 
 Say = Callable[[str], None]
+NUM_ANSWERS_SHOWN = 5
 MOST_ORIGINS_SAID = 5
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the loop came to; `mean_loss` is the mean over all steps, as the Trainer gives it."""
+
+    num_steps: int
+    seconds: float
+    mean_loss: float
 
 
 @dataclass
@@ -58,44 +69,47 @@ class Run:
     say: Say
     live: Say | None = None
     start: float = field(default_factory=time.monotonic)
+    length_notes: list[str] = field(default_factory=list)
 
     def to_the_end(self) -> TrainResult:
         """Prepare, measure the base, train, write, read back, prove, measure again, report."""
         recipe = self.recipe
         torch.manual_seed(recipe.training.seed)
         data, base, train, validation = self._prepare()
+        held_out = HeldOut.of(data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, self.say)
         inputs = probe_inputs(base.tokenizer, data.template, base.positions)
         before = probe_logits(base.model, inputs, base.compute.torch_device)
-        held_out = HeldOut(recipe, data, self.say)
-        measured_base = held_out.measure(base)
+        base_scores = held_out.measure("the base", base.model, base)
 
         trainable = make_trainable(base, recipe.method)
         self.say(trainable.describe())
-        writer = MetricsWriter(self.folder / "metrics.jsonl")
-        num_steps, train_seconds, final_loss = self._learn(base, trainable, data, train, validation, writer)
+        learned = self._learn(base, trainable, data, train, validation)
         trained = probe_logits(trainable.model, inputs, base.compute.torch_device)
         manifest = self._write(base, trainable, data)
         description = trainable.describe()
+        # What is measured below was read from the disk: nothing of this model is left to be mistaken for it.
         del base, trainable
         gc.collect()
 
-        tuned = load_tuned(Adapter(self.folder, manifest), choose_compute(*self._asked()), self.hub, base=self._base())
+        tuned = load_tuned(
+            Adapter(self.folder, manifest), choose_compute(*self._asked()), self.hub, base=recipe.model.base
+        )
         reloaded = probe_logits(tuned.model, inputs, tuned.base.compute.torch_device)
         proofs = prove_reload(before, trained, reloaded, str(self.folder))
-        measured_tuned = held_out.measure(tuned.base, tuned.model)
+        tuned_scores = held_out.measure("what was trained", tuned.model, tuned.base)
 
         peak = peak_memory(tuned.base.compute.device)
         result = TrainResult(
             folder=self.folder,
             name=recipe.name,
-            num_steps=num_steps,
-            train_seconds=round(train_seconds, 2),
-            total_seconds=round(time.monotonic() - self.start, 2),
             trainable=description,
-            final_loss=final_loss,
-            scores=side_by_side(measured_base, measured_tuned),
-            scored_on=held_out.label,
-            answers=held_out.answers(measured_base, measured_tuned),
+            num_steps=learned.num_steps,
+            train_seconds=round(learned.seconds, 2),
+            total_seconds=round(time.monotonic() - self.start, 2),
+            mean_loss=learned.mean_loss,
+            scores=side_by_side(base_scores, tuned_scores),
+            scored_on=held_out.name,
+            answers=_answers(base_scores, tuned_scores),
             proofs=proofs,
             weight_bytes=sum(path.stat().st_size for path in self.folder.glob("*.safetensors")),
             peak_memory_bytes=peak.num_bytes,
@@ -106,9 +120,6 @@ class Run:
 
     def _asked(self) -> tuple[str, str]:
         return self.recipe.training.device, self.recipe.training.precision
-
-    def _base(self) -> str:
-        return self.recipe.model.base
 
     def _prepare(self) -> tuple[InstructionData, Base, list[Tokens], list[Tokens]]:
         """Everything that can be wrong is looked at here, the cheap things first."""
@@ -135,7 +146,8 @@ class Run:
         tokens, report = tokenize(rows, base.tokenizer, max_length=section.max_length, overlong=section.overlong)
         if section.packing:
             tokens = pack(tokens, section.max_length)
-        self.say(_lengths_line(split, report, len(tokens)))
+        self.length_notes.append(_lengths_line(split, report, len(tokens)))
+        self.say(self.length_notes[-1])
         return tokens
 
     def _learn(
@@ -145,20 +157,25 @@ class Run:
         data: InstructionData,
         train: list[Tokens],
         validation: list[Tokens],
-        writer: MetricsWriter,
-    ) -> tuple[int, float, float]:
+    ) -> Learned:
+        writer = MetricsWriter(self.folder / "metrics.jsonl")
         samples = self._samples(base, trainable, data, writer)
         trainer = build_trainer(
-            self.recipe, base, trainable, train, validation, folder=self.folder,
+            self.recipe,
+            base,
+            trainable,
+            train,
+            validation,
+            folder=self.folder,
             callbacks=[writer, ProgressLine(self.say, self.live), samples],
-        )  # fmt: skip
+        )
         began = time.monotonic()
         outcome = trainer.train()
         seconds = time.monotonic() - began
         samples.take(trainer.state)
         if self.live:
-            self.say("")
-        return trainer.state.global_step, seconds, float(outcome.training_loss)
+            self.live("")
+        return Learned(trainer.state.global_step, seconds, float(outcome.training_loss))
 
     def _samples(self, base: Base, trainable: Trainable, data: InstructionData, writer: MetricsWriter) -> Samples:
         section = self.recipe.samples
@@ -202,7 +219,7 @@ class Run:
             "scored_on": result.scored_on,
             "num_steps": result.num_steps,
             "train_seconds": result.train_seconds,
-            "final_loss": result.final_loss,
+            "mean_loss": result.mean_loss,
             "peak_memory_bytes": result.peak_memory_bytes,
         }
         manifest = manifest.model_copy(update={"metrics": metrics, "proofs": result.proofs})
@@ -213,30 +230,59 @@ class Run:
         write_manifest(self.folder, manifest.model_copy(update={"files": stamp_files(self.folder)}))
 
     def _report(self, manifest: AdapterManifest, result: TrainResult, data: InstructionData) -> str:
-        metrics = [
-            json.loads(line) for line in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-        plot = loss_plot_svg(metrics)
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        plot = loss_plot_svg([json.loads(line) for line in lines])
         (self.folder / "loss.svg").write_text(plot, encoding="utf-8")
+        environment = {**manifest.environment, **manifest.environment["versions"]}
+        del environment["versions"]
         return render_report(
             ReportContent(
                 title=self.recipe.name,
-                summary=[("recipe", self.recipe.description), ("trained", result.trainable), ("cost", result.cost())],
+                summary=[("recipe", self.recipe.description), ("learns", result.trainable), ("cost", result.cost())],
                 recipe_yaml=recipe_yaml(self.recipe),
-                data_notes=list(data.notes),
+                data_notes=[*data.notes, *self.length_notes],
                 loss_svg=plot,
-                scores=[(name, base, tuned) for name, (base, tuned) in result.scores.items()],
-                answers=[(a.asked, a.expected, a.base, a.tuned) for a in result.answers],
-                proofs=result.proofs,
-                environment=manifest.environment,
+                scores=[(name, figure(base), figure(tuned)) for name, (base, tuned) in result.scores.items()],
+                scored_on=result.scored_on,
+                samples=[Sample(a.asked, a.base, a.tuned, a.expected) for a in result.answers],
+                proofs=_proofs(result),
+                environment=[(name, str(value)) for name, value in environment.items()],
             )
         )
+
+
+def _answers(base: Scores | None, tuned: Scores | None) -> tuple[Answer, ...]:
+    if base is None or tuned is None:
+        return ()
+    pairs = evenly(list(zip(base.attempts, tuned.attempts, strict=True)), NUM_ANSWERS_SHOWN)
+    return tuple(Answer(b.asked, b.expected, b.completion, t.completion) for b, t in pairs)
+
+
+def _proofs(result: TrainResult) -> list[Proof]:
+    """A run that got here has proven both; the figures say by how much."""
+    same, moved = (result.proofs[name] for name in ("reloaded_equals_trained", "trained_differs_from_base"))
+    return [
+        Proof(
+            "what was written, read back from disk onto a fresh base, is what was trained",
+            True,
+            f"max |Δlogit| {same['largest_logit_difference']:.1e} of {same['largest_logit']:.1f}",
+        ),
+        Proof(
+            "what was trained is not what the base was",
+            True,
+            f"max |Δlogit| {moved['largest_logit_difference']:.2f}, first choice kept at "
+            f"{moved['argmax_agreement']:.1%} of the probe positions",
+        ),
+    ]
 
 
 def _lengths_line(split: str, report: LengthReport, num_rows: int) -> str:
     """Rows and tokens of a split, and every loss to the length limit with where it happened."""
     share = report.num_completion_tokens / max(report.num_tokens, 1)
-    line = f"{split}: {num_rows} rows, {report.num_tokens:,} tokens, {share:.0%} of them completions, longest {report.longest}"
+    line = (
+        f"{split}: {num_rows} rows, {report.num_tokens:,} tokens, {share:.0%} of them completions, "
+        f"longest {report.longest}"
+    )
     for what, origins in (
         ("prompts cut", report.truncated),
         ("completions cut, without a stop token", report.stopless),

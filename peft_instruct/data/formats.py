@@ -31,19 +31,22 @@ class Format:
 
 
 def detect_format(rows: list[Row], name: str, columns: Columns, source: str) -> Format:
-    """The format of the rows, by name or by the columns of the first row.
+    """The format of the rows, by name or by the columns that any row has (an empty `input` is often left out).
 
     Raises:
         DatasetError: no format fits, or a named column is not there.
     """
-    present = list(rows[0].values)
+    present = list(dict.fromkeys(column for row in rows for column in row.values))
     candidates = [name] if name != "auto" else ["alpaca", "prompt_completion"]
+    lacking = []
     for candidate in candidates:
         found, missing = _columns_of(candidate, columns, present)
+        lacking.append(missing)
         if not missing:
             used = {*found.values(), ACCEPTED, GROUP}
             return Format(candidate, found, tuple(c for c in present if c not in used))
-    wanted = "instruction and output, or prompt and completion" if name == "auto" else " and ".join(missing)
+    unnamed = name == "auto" and not columns.model_fields_set
+    wanted = "instruction and output, or prompt and completion" if unnamed else " and ".join(min(lacking, key=len))
     raise DatasetError(
         f"{source}: cannot read the rows as {name}; the columns are {', '.join(map(repr, present)) or 'none'}. "
         f"expected {wanted}. Name yours under data.columns."
@@ -132,7 +135,7 @@ class RowReader:
         value = row.values.get(ACCEPTED)
         if value is None:
             return ()
-        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        if isinstance(value, list) and all(isinstance(text, str) and not _lone_surrogate(text) for text in value):
             return tuple(value)
         self.problems.append(f"{row.origin}: {ACCEPTED!r} is {value!r}. expected a list of texts.")
         return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from peft_instruct.data.types import Row
 from peft_instruct.errors import DatasetError, RecipeError
 
 if TYPE_CHECKING:
-    from peft_instruct.inference.completion import Generation
+    from peft_instruct.inference.complete import Generation
 
 KEPT_PREFIX = "given_"
 """A column of the file that has the name of one of ours is kept under this prefix."""
@@ -28,6 +28,7 @@ class PromptRow:
 
     values: dict[str, Any]
     prompt: str
+    origin: str
 
 
 def read_prompts(source: str, template: Template) -> list[PromptRow]:
@@ -44,7 +45,7 @@ def read_prompts(source: str, template: Template) -> list[PromptRow]:
         found = _problems_of(row)
         problems += found
         if not found:
-            rows.append(PromptRow(row.values, _prompt(row.values, template)))
+            rows.append(PromptRow(row.values, _prompt(row.values, template), row.origin))
     if problems:
         raise DatasetError.of(source, problems)
     return rows
@@ -94,8 +95,10 @@ def finished_file(path: Path) -> Iterator[TextIO]:
     """A file that appears under its name only when the block is done; opened at once, so that a bad path is told early.
 
     Raises:
-        RecipeError: the folder cannot be written to.
+        RecipeError: a folder, or it cannot be written there.
     """
+    if path.is_dir():
+        raise RecipeError(f"--out {path}: is a folder. expected the name of a file.")
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return "null"
     return repr(value) if isinstance(value, str) else f"{type(value).__name__} {str(value)[:40]!r}"
-
-
-def every_few_seconds(say: Callable[[str], None], what: str, total: int, clock: Callable[[], float]) -> Any:
-    raise NotImplementedError

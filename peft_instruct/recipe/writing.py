@@ -9,6 +9,7 @@ from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from peft_instruct.recipe.reader import Resolved
 from peft_instruct.recipe.schema import Recipe
@@ -27,8 +28,8 @@ def recipe_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `peft-instruct train` takes."""
     out = StringIO()
     writer = YAML()
-    writer.width = 100
-    writer.dump(recipe_values(recipe), out)
+    writer.width = 1 << 20  # a folded line may not read back as it was
+    writer.dump(_quoted(recipe_values(recipe)), out)
     return out.getvalue()
 
 
@@ -65,6 +66,15 @@ def schema() -> dict[str, Any]:
     for section in document["$defs"].values():
         section.pop("required", None)
     return document
+
+
+def _quoted(values: Any) -> Any:
+    """The values with odd texts escaped: ruamel writes U+0085 and the like bare, and reads them back as a space."""
+    if isinstance(values, dict):
+        return {key: _quoted(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_quoted(value) for value in values]
+    return DoubleQuotedScalarString(values) if isinstance(values, str) and not values.isprintable() else values
 
 
 def _leaves(values: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

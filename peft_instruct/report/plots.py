@@ -19,6 +19,8 @@ from peft_instruct.report.safe_text import safe_text
 TRAIN_COLOUR, VALIDATION_COLOUR = "#3b6ea8", "#c4552d"
 PANEL_INCHES = (7.2, 3.6)
 BAR_INCHES = 0.38
+ROOM_FOR_FIGURES = 1.3
+"""Length of the axis for the longest bar of 1, so that the figure behind it fits."""
 
 _STYLE = {
     # matplotlib salts the ids of clip paths and markers with a random number unless it is given one.
@@ -87,12 +89,12 @@ def bench_plot_svg(bars: Sequence[Bar]) -> str:
         for place, bar in zip(places, bars, strict=True):
             _draw_bar(speed, memory, place, bar)
         speed.set_yticks(places, [safe_text(bar.label, keep="") for bar in bars])
-        speed.invert_yaxis()
-        speed.set_xlabel("real tokens per second (median; whisker: slowest to fastest step)")
+        speed.set_ylim(max(len(bars), 1) - 0.5, -0.5)
+        speed.set_xlabel("real tokens per second; whisker: slowest to fastest step")
+        speed.set_xlim(0, ROOM_FOR_FIGURES * max([bar.largest for bar in bars], default=0) or 1)
         memory.set_xlabel("peak memory (GB)")
+        memory.set_xlim(0, ROOM_FOR_FIGURES * max([bar.peak_bytes / 1e9 for bar in bars], default=0) or 1)
         for axes in (speed, memory):
-            axes.set_xlim(left=0)
-            axes.margins(x=0.18)
             axes.tick_params(axis="y", length=0)
             axes.xaxis.label.set_size(8.5)
         return _svg(figure)

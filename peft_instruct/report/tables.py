@@ -10,7 +10,9 @@ from peft_instruct.report.safe_text import safe_text
 
 Rows = Sequence[Sequence[str]]
 
-_NUMBER = re.compile(r"[-+–]?(\d[\d,]*(\.\d+)?)?(e[-+]?\d+)?[ ]?[%×]?")
+_NUMBER = r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?"
+_FIGURE = re.compile(rf"{_NUMBER}(–{_NUMBER})? ?[%×]?|–|")
+"""A number or a range of numbers; a dash or nothing stands for one that is not there."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&])")
 
 
@@ -60,4 +62,4 @@ def _padded(text: str, width: int, on_right: bool) -> str:
 
 
 def _is_numeric(column: list[str]) -> bool:
-    return any(any(c.isdigit() for c in text) for text in column) and all(_NUMBER.fullmatch(text) for text in column)
+    return any(any(c.isdigit() for c in text) for text in column) and all(_FIGURE.fullmatch(text) for text in column)

@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import TrainerControl
 from trl import SFTTrainer
 
 from peft_instruct.data.types import Tokens
+from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.scoring import TokenScores, score
+from peft_instruct.training.completion_head import score_learned_positions
 
 
 class CompletionTrainer(SFTTrainer):
     """TRL's trainer; see `evaluate` for the one figure that is computed otherwise."""
 
     validation_rows: Sequence[Tokens] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        model: Any = self.model
+        score_learned_positions(model.get_base_model() if has_adapter(model) else model)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -35,7 +43,7 @@ class CompletionTrainer(SFTTrainer):
             f"{metric_key_prefix}_token_accuracy": total.token_accuracy,
         }
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _sum_over_processes(self, mine: TokenScores) -> TokenScores:

@@ -1,0 +1,91 @@
+"""One cell of a bench, in a process of its own: `python -m peft_instruct.commands.bench_cell REQUEST.json OUT.json`.
+
+OUT.json gets `{"measured": figures}` or `{"failed": reason}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.errors import PeftInstructError
+from peft_instruct.recipe import Recipe
+
+
+def run_cell(recipe: Recipe, num_warmup: int, hub: HubState) -> dict[str, Any]:
+    """Train the recipe's steps under the stopwatch; the imports of torch are inside, after the environment."""
+    import torch
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="peft-instruct-cell-") as folder:
+            return {"measured": measure_cell(recipe, num_warmup, hub, Path(folder))}
+    except torch.OutOfMemoryError as error:
+        return {"failed": f"out of memory ({str(error).splitlines()[0]})"}
+    except PeftInstructError as error:
+        return {"failed": str(error)}
+
+
+def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -> dict[str, Any]:
+    """Load, train, and read the clock, the memory and the device's own rate, in that order."""
+    from peft_instruct.bench.flops import matrices_of
+    from peft_instruct.bench.matrix_rate import measure_matrix_rate
+    from peft_instruct.bench.measurement import summarize
+    from peft_instruct.bench.memory import memory_probe
+    from peft_instruct.bench.stopwatch import Stopwatch
+    from peft_instruct.bench.witness import Witness
+    from peft_instruct.data.prepare import read_instruction_data
+    from peft_instruct.data.tokens import pack, tokenize
+    from peft_instruct.model.adapters import make_trainable
+    from peft_instruct.model.base import check_lengths, load_base
+    from peft_instruct.model.device import choose_compute
+    from peft_instruct.model.location import locate
+    from peft_instruct.training.sft import build_trainer
+
+    training, section = recipe.training, recipe.data
+    compute = choose_compute(training.device, training.precision)
+    location = locate(recipe.model.base, recipe.model.revision, hub)
+    check_lengths(location, section.max_length, recipe.model.architecture)
+    rows = read_instruction_data(section, training.seed).train
+    other = recipe.model.tokenizer
+    tokenizer_location = locate(other, "main", hub, "model.tokenizer") if other else None
+    base = load_base(recipe.model, location, compute, tokenizer_location=tokenizer_location, seed=training.seed)
+    tokens, _ = tokenize(rows, base.tokenizer, max_length=section.max_length, overlong=section.overlong)
+    if section.packing:
+        tokens = pack(tokens, section.max_length)
+    trainable = make_trainable(base, recipe.method)
+    matrices = matrices_of(trainable.model, base.model.config)
+
+    stopwatch = Stopwatch(compute.device)
+    trainer = build_trainer(recipe, base, trainable, tokens, [], folder=folder, callbacks=[stopwatch])
+    trainer.data_collator = stopwatch.counting(trainer.data_collator)
+    witness = Witness(trainable.model)
+    probe = memory_probe(compute.device)
+    probe.start()
+    trainer.train()
+    memory = probe.stop()
+    # Last: its matrices are no part of what training needs.
+    rate = measure_matrix_rate(witness.device, witness.dtype)
+    figures = summarize(
+        stopwatch.steps, num_warmup,
+        trainable=trainable, matrices=matrices, memory=memory, matrix_rate=rate, witness=witness,
+    )  # fmt: skip
+    return figures.model_dump(mode="json")
+
+
+def main(request: Path, out: Path) -> None:
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    recipe = Recipe.model_validate(asked["recipe"])
+    result = run_cell(recipe, asked["num_warmup"], prepare_environment(hub_ids_of(recipe)))
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    os.replace(partial, out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,286 @@
+"""`evaluate`: an adapter measured on held-out rows, its base beside it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.data.sources import is_hub_id
+from peft_instruct.data.types import PromptCompletion
+from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.errors import RecipeError
+from peft_instruct.evaluation.held_out import held_out_rows, recipe_of
+from peft_instruct.inference.files import finished_file
+from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.schema import EvaluationSection, GenerationSection
+from peft_instruct.report.safe_text import safe_text
+from peft_instruct.report.tables import text_table
+
+if TYPE_CHECKING:
+    from peft_instruct.adapter.folder import Tuned
+    from peft_instruct.evaluation.scores import Scores
+    from peft_instruct.model.base import Base
+
+Say = Callable[[str], None]
+NUM_EXAMPLES = 3
+SHOWN_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row's prompt and what came out; `base` is None where the base was not measured."""
+
+    asked: str
+    expected: str
+    base: str | None
+    tuned: str
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Scores of the tuned model, and of its base on the same rows.
+
+    Attributes:
+        source: where the rows are from.
+        environment: what the figures must be read with.
+    """
+
+    adapter: str
+    source: str
+    tuned: Scores
+    base: Scores | None
+    examples: tuple[Example, ...]
+    environment: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "adapter": self.adapter,
+            "source": self.source,
+            "base": self.base.record() if self.base else None,
+            "tuned": self.tuned.record(),
+            "examples": [asdict(example) for example in self.examples],
+            "environment": self.environment,
+        }
+
+    def text(self) -> str:
+        return "\n".join([self._heading(), "", _table(self.base, self.tuned), *self._shown_examples()])
+
+    def _heading(self) -> str:
+        scores = self.tuned
+        cut = f", {scores.num_truncated} truncated" if scores.num_truncated else ""
+        dropped = f", {scores.num_dropped} too long and left out" if scores.num_dropped else ""
+        return (
+            f"{self.adapter} on {self.source}\n"
+            f"loss over {scores.num_rows} rows ({scores.num_tokens} completion tokens{cut}{dropped}), "
+            f"completions of {scores.num_completed} of them"
+        )
+
+    def _shown_examples(self) -> list[str]:
+        lines = []
+        for example in self.examples:
+            lines += ["", f"asked        {_short(example.asked)}", f"expected     {_short(example.expected)}"]
+            if example.base is not None:
+                lines.append(f"base         {_short(example.base)}")
+            lines.append(f"tuned        {_short(example.tuned)}")
+        return lines
+
+
+def evaluate(
+    adapter_path: str,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    rows: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    untuned: bool = True,
+    out: Path | None = None,
+    say: Say,
+) -> EvaluateResult:
+    """Measure an adapter on rows that it has not learned from. Completions are greedy, without a penalty.
+
+    Args:
+        data: rows of another source, all of them; by default the test rows of the adapter's own recipe, or its
+            validation rows where it has no test rows.
+        base: where the base is, when not where the adapter says.
+        rows: most rows completed for exact match and stopping; the loss is always over all rows.
+        untuned: measure the base as well.
+        out: a JSON file for the result with every completion.
+
+    Raises:
+        RecipeError: the options are unusable.
+        DatasetError: the rows are missing, broken, or no longer those of the training.
+        AdapterError, ModelError: the adapter or its base is unusable.
+    """
+    _check_usage(rows, batch_size)
+    path = Path(adapter_path)
+    recipe = recipe_of(path, data)
+    sources = [data] if data else [recipe.data.train, recipe.data.validation, recipe.data.test] if recipe else []
+    hub = prepare_environment(hub_ids_of_adapter(path, base) + [s for s in sources if s and is_hub_id(s)])
+    from peft_instruct.adapter.folder import load_tuned, open_adapter
+    from peft_instruct.model.device import choose_compute, environment_stamp
+
+    adapter = open_adapter(path)
+    source, held_out, notes = held_out_rows(recipe, adapter.manifest, data)
+    for note in notes:
+        say(note)
+    compute = choose_compute(device, "fp32")
+    tuned = load_tuned(adapter, compute, hub, base=base)
+    plan = _Plan.of(held_out, recipe, tuned.base.positions, rows, batch_size, say)
+    scores = plan.scores(tuned.model, tuned.base, "tuned")
+    base_scores = _base_scores(plan, tuned, hub, base) if untuned else None
+    result = EvaluateResult(
+        adapter=adapter_path,
+        source=source,
+        tuned=scores,
+        base=base_scores,
+        examples=_examples(scores, base_scores),
+        environment=environment_stamp(compute),
+    )
+    if out is not None:
+        _write(result, out)
+    return result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How both models are measured."""
+
+    rows: list[PromptCompletion]
+    max_length: int
+    overlong: str
+    section: EvaluationSection
+    say: Say
+
+    @classmethod
+    def of(
+        cls,
+        held_out: list[PromptCompletion],
+        recipe: Recipe | None,
+        positions: int,
+        rows: int | None,
+        batch_size: int | None,
+        say: Say,
+    ) -> _Plan:
+        given = {"rows": rows, "batch_size": batch_size}
+        section = (recipe.evaluation if recipe else EvaluationSection()).model_copy(
+            update={name: value for name, value in given.items() if value is not None}
+        )
+        max_length = min(recipe.data.max_length, positions) if recipe else positions
+        return cls(held_out, max_length, recipe.data.overlong if recipe else "truncate", section, say)
+
+    def scores(self, model: Any, base: Base, name: str) -> Scores:
+        from peft_instruct.evaluation.scores import evaluate_rows
+        from peft_instruct.inference.complete import complete
+        from peft_instruct.inference.progress import told
+
+        device = base.compute.torch_device
+        greedy = GenerationSection(max_new_tokens=self.section.max_new_tokens)
+
+        def completed(prompts: list[str]) -> list[tuple[str, bool]]:
+            generations = complete(
+                model,
+                base.tokenizer,
+                prompts,
+                greedy,
+                positions=base.positions,
+                device=device,
+                batch_size=self.section.batch_size,
+                on_done=told(self.say, f"{name}: completed", len(prompts)),
+            )
+            return [(each.completion, each.stopped) for each in generations]
+
+        self.say(f"{name}: loss over {len(self.rows)} rows, completions of {min(self.section.rows, len(self.rows))}")
+        return evaluate_rows(
+            model,
+            base.tokenizer,
+            self.rows,
+            complete=completed,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            device=device,
+            batch_size=self.section.batch_size,
+            generate_rows=self.section.rows,
+        )
+
+
+def _base_scores(plan: _Plan, tuned: Tuned, hub: HubState, base: str | None) -> Scores | None:
+    adapter = tuned.adapter
+    if not adapter.holds_model:
+        with tuned.untuned() as model:
+            return plan.scores(model, tuned.base, "base")
+    if not adapter.manifest.base.fingerprint:
+        plan.say("base: not measured, the model was trained from random weights")
+        return None
+    from peft_instruct.adapter.folder import load_untuned
+
+    loaded = load_untuned(adapter, tuned.base.compute, hub, base)
+    return plan.scores(loaded.model, loaded, "base")
+
+
+def _check_usage(rows: int | None, batch_size: int | None) -> None:
+    problems = []
+    if rows is not None and rows < 0:
+        problems.append(f"--rows: {rows}. expected 0 (the loss alone) or more.")
+    if batch_size is not None and batch_size < 1:
+        problems.append(f"--batch-size: {batch_size}. expected at least 1.")
+    if problems:
+        raise RecipeError.of("evaluate", problems)
+
+
+def _examples(tuned: Scores, base: Scores | None) -> tuple[Example, ...]:
+    bases = [attempt.completion for attempt in base.attempts] if base else [None] * len(tuned.attempts)
+    pairs = list(zip(tuned.attempts, bases, strict=True))
+    from peft_instruct.evaluation.scores import evenly
+
+    return tuple(
+        Example(attempt.asked, attempt.expected, other, attempt.completion)
+        for attempt, other in evenly(pairs, NUM_EXAMPLES)
+    )
+
+
+def _table(base: Scores | None, tuned: Scores) -> str:
+    """One line per measure: base, tuned, and how far tuned is from base (of percentages, in points)."""
+    of_base = _figures(base) if base else {}
+    rows = []
+    for name, after in _figures(tuned).items():
+        before = of_base.get(name)
+        shape = ".1f" if name.endswith("%") else ".3f"
+        difference = "–" if before is None or after is None else f"{after - before:+{shape}}"
+        rows.append([name, *("–" if value is None else f"{value:{shape}}" for value in (before, after)), difference])
+    return text_table(["", "base", "tuned", "difference"], rows)
+
+
+def _figures(scores: Scores) -> dict[str, float | None]:
+    """Measure, with its unit and the rows that it was taken on where these are not all -> value."""
+    completed = f"({scores.num_completed} rows), %"
+    shares = {
+        "token accuracy, %": scores.token_accuracy,
+        f"exact match {completed}": scores.exact_match,
+        **{f"· {match.group} ({match.num_rows} rows), %": match.exact_match for match in scores.groups},
+        f"stops by itself {completed}": scores.stop_share,
+    }
+    return {
+        "loss, nats/token": scores.loss,
+        "perplexity": scores.perplexity,
+        **{name: None if share is None else 100 * share for name, share in shares.items()},
+    }
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(safe_text(text), SHOWN_WIDTH, placeholder=" …") or "(nothing)"
+
+
+def _write(result: EvaluateResult, out: Path) -> None:
+    record = result.record()
+    for name, scores in (("base", result.base), ("tuned", result.tuned)):
+        if scores is not None:
+            record[name]["completions"] = [asdict(attempt) for attempt in scores.attempts]
+    with finished_file(out) as stream:
+        json.dump(record, stream, ensure_ascii=False, indent=2)
+        stream.write("\n")
