@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -51,8 +52,12 @@ def write_tiny_rows(path: Path) -> Path:
     return path
 
 
-def write_tiny_tokenizer(folder: Path) -> None:
-    """tokenizer.json and tokenizer_config.json of a byte-level BPE of 512 entries, `<|endoftext|>` the last."""
+def write_tiny_tokenizer(folder: Path, more_text: Sequence[str] = ()) -> None:
+    """tokenizer.json and tokenizer_config.json of a byte-level BPE of 512 entries, `<|endoftext|>` the last.
+
+    Args:
+        more_text: what else the merges are learned from.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,7 +72,7 @@ def write_tiny_tokenizer(folder: Path) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.train_from_iterator([*text, *more_text], trainer)
     tokenizer.add_special_tokens([END_OF_TEXT])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

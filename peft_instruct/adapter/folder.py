@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
@@ -20,6 +20,7 @@ from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
+from peft_instruct.model.families import is_conv1d_family
 from peft_instruct.model.location import STARTER, Location, locate
 from peft_instruct.recipe.schema import ModelSection
 
@@ -186,14 +187,17 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     from safetensors import safe_open
 
     try:
-        tuned = PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False, low_cpu_mem_usage=False)
+        config = PeftConfig.from_pretrained(str(adapter.path))
+        # A QLoRA adapter was trained on (out, in) weights; on the original base GPT-2's Conv1D stores (in, out).
+        config.fan_in_fan_out = is_conv1d_family(model.config.model_type) and not getattr(model, "is_quantized", False)
+        tuned = PeftModel.from_pretrained(
+            model, str(adapter.path), config=config, is_trainable=False, low_cpu_mem_usage=False
+        )
         with safe_open(str(adapter.path / ADAPTER_WEIGHTS), "pt") as stored:
             in_file = set(stored.keys())
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise AdapterError(f"{adapter.path}: does not fit its base ({str(error).splitlines()[0][:200]}).") from error
-    in_model = {
-        name.replace(f".{tuned.active_adapter}", "") for name, _ in tuned.named_parameters() if ".lora_" in name
-    }
+    in_model = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if in_file != in_model:
         odd = sorted(in_file ^ in_model)
         raise AdapterError(f"{adapter.path}: {len(odd)} tensors do not match the base (first {odd[0]}).")

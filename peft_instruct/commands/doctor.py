@@ -15,7 +15,7 @@ DISTRIBUTION = "peft-instruct"
 HUB_ID_TO_ASK_FOR = "gpt2"
 """Only its name matters: an id that is not local is what makes the hub be asked at all."""
 QUANTIZATION_TOLERANCE = 0.16
-"""nf4's levels are at most 0.304 apart, between -1 and -0.696 (Dettmers et al. 2023, appendix E); half, and rounding."""
+"""Half of nf4's widest gap, 0.304 between -1 and -0.696 (Dettmers et al. 2023, appendix E), and rounding."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Device:
     kind: str
     is_here: bool
     name: str = ""
+    has_native_bf16: bool = False
     precision: str = ""
     memory_bytes: int = 0
 
@@ -96,7 +97,7 @@ def doctor(*, check_hub: bool = False) -> DoctorResult:
     import psutil
     import torch
 
-    libraries = tested_libraries(_requirements())
+    libraries = check_libraries(_requirements())
     devices = tuple(_device(kind) for kind in ("cuda", "mps", "cpu"))
     quantization = _quantization_problem()
     has_starter = _has_starter()
@@ -124,7 +125,7 @@ def _requirements() -> list[str]:
         return []  # run from a checkout that was never installed
 
 
-def tested_libraries(requirements: list[str]) -> tuple[Library, ...]:
+def check_libraries(requirements: list[str]) -> tuple[Library, ...]:
     """The libraries of this machine's requirement lines (extras left out) against what is installed."""
     found = []
     for line in requirements:
@@ -147,13 +148,13 @@ def _device(kind: str) -> Device:
     import psutil
     import torch
 
-    from peft_instruct.model.device import available_devices, choose_compute
+    from peft_instruct.model.device import available_devices, choose_compute, has_native_bf16
 
     if kind not in available_devices():
         return Device(kind, is_here=False)
     compute = choose_compute(kind)
     memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total
-    return Device(kind, True, compute.device_name, compute.precision, memory)
+    return Device(kind, True, compute.device_name, has_native_bf16(kind), compute.precision, memory)
 
 
 def _quantization_problem() -> str:
@@ -223,4 +224,6 @@ def _mark(library: Library) -> str:
 def _device_line(device: Device) -> str:
     if not device.is_here:
         return f"{device.kind:<12} not here"
-    return f"{device.kind:<12} {device.name}, {device.memory_bytes / 1e9:.1f} GB, precision auto is {device.precision}"
+    bf16 = "native bf16" if device.has_native_bf16 else "no native bf16"
+    memory = f"{device.memory_bytes / 1e9:.1f} GB"
+    return f"{device.kind:<12} {device.name}, {memory}, {bf16}: precision auto is {device.precision}"

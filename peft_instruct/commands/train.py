@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ from typing import Any
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import AdapterError
-from peft_instruct.recipe import load_recipe
+from peft_instruct.model.location import locate
+from peft_instruct.recipe import Recipe, load_recipe
 
 Say = Callable[[str], None]
 ADAPTERS = Path("adapters")
@@ -118,12 +120,25 @@ def train(
     Raises:
         PeftInstructError: everything that a user can cause, most of it before the model is loaded.
     """
-    recipe = load_recipe(recipe_name, overrides)
+    recipe = _without_absolute_paths(load_recipe(recipe_name, overrides))
     folder = _claim(out or ADAPTERS / recipe.name, if_exists)
     hub = prepare_environment(hub_ids_of(recipe))
+    # Before torch is imported: that a base is nowhere to be had is told in seconds.
+    locate(recipe.model.base, recipe.model.revision, hub)
     from peft_instruct.commands.train_run import Run
 
     return Run(recipe, folder, hub, say, live).to_the_end()
+
+
+def _without_absolute_paths(recipe: Recipe) -> Recipe:
+    """Local files and folders as seen from here: what is handed over names no place of this machine."""
+    sections = {"model": ("base", "tokenizer"), "data": ("train", "validation", "test")}
+    for name, keys in sections.items():
+        section = getattr(recipe, name)
+        paths = {key: getattr(section, key) for key in keys}
+        here = {key: os.path.relpath(path) for key, path in paths.items() if path and os.path.isabs(path)}
+        recipe = recipe.model_copy(update={name: section.model_copy(update=here)})
+    return recipe
 
 
 def _claim(folder: Path, if_exists: str) -> Path:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-
 from peft_instruct.adapter.card import card
 from peft_instruct.adapter.folder import Adapter, load_tuned, write_weights
 from peft_instruct.adapter.manifest import (
@@ -74,14 +72,13 @@ class Run:
     def to_the_end(self) -> TrainResult:
         """Prepare, measure the base, train, write, read back, prove, measure again, report."""
         recipe = self.recipe
-        torch.manual_seed(recipe.training.seed)
         data, base, train, validation = self._prepare()
         held_out = HeldOut.of(data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, self.say)
         inputs = probe_inputs(base.tokenizer, data.template, base.positions)
         before = probe_logits(base.model, inputs, base.compute.torch_device)
         base_scores = held_out.measure("the base", base.model, base)
 
-        trainable = make_trainable(base, recipe.method)
+        trainable = make_trainable(base, recipe.method, recipe.training.seed)
         self.say(trainable.describe())
         learned = self._learn(base, trainable, data, train, validation)
         trained = probe_logits(trainable.model, inputs, base.compute.torch_device)
@@ -173,6 +170,7 @@ class Run:
         outcome = trainer.train()
         seconds = time.monotonic() - began
         samples.take(trainer.state)
+        trainer.release_model()
         if self.live:
             self.live("")
         return Learned(trainer.state.global_step, seconds, float(outcome.training_loss))

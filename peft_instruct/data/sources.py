@@ -136,6 +136,8 @@ def _from_hub(source: str, revision: str) -> Rows:
     assert named is not None
     split = named["split"] or "train"
     datasets.disable_progress_bars()
+    # datasets 5.2 tells S3 the name of every data set that is loaded, and asks a second service for its size.
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = datasets.config.USE_PARQUET_EXPORT = False
     try:
         loaded = datasets.load_dataset(named["id"], split=split, revision=revision)
     except DatasetNotFoundError as error:

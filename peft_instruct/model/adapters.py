@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import set_seed
 
 from peft_instruct.model.base import Base
 from peft_instruct.model.families import is_conv1d_family, resolve_targets
@@ -33,8 +34,11 @@ class Trainable:
         return f"{self.num_trainable:,} of {self.num_parameters:,} parameters learn ({share:.2%}){where}"
 
 
-def make_trainable(base: Base, method: MethodSection) -> Trainable:
+def make_trainable(base: Base, method: MethodSection, seed: int = 0) -> Trainable:
     """Put an adapter on the base, or make every weight learn.
+
+    Args:
+        seed: of the adapter's first weights.
 
     Raises:
         RecipeError: a target that the model does not have.
@@ -45,6 +49,7 @@ def make_trainable(base: Base, method: MethodSection) -> Trainable:
         targets: list[str] = []
     else:
         targets = resolve_targets(base.model, base.model_type, method.targets)
+        set_seed(seed)
         model = get_peft_model(base.model, lora_config(base, method, targets))
     # A quantised weight holds two values a byte; its own count of parameters is what the layer stands for.
     counts = [(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1), p.requires_grad) for p in model.parameters()]

@@ -15,8 +15,8 @@ from transformers import (
     GPT2Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    set_seed,
 )
-from transformers import set_seed as set_all_seeds
 
 from peft_instruct.errors import ModelError, RecipeError
 from peft_instruct.model.device import DTYPES, Compute
@@ -169,10 +169,12 @@ def _random_model(
             n_embd=shape.width,
             n_layer=shape.layers,
             n_head=shape.heads,
+            # The same function as GPT-2's gelu_new, as one kernel of torch instead of eight.
+            activation_function="gelu_pytorch_tanh",
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-    set_all_seeds(seed)
+    set_seed(seed)
     attention = {} if section.attention == "auto" else {"attn_implementation": section.attention}
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention)
 

@@ -79,7 +79,8 @@ def _fetch(base: str, revision: str, hub: HubState, place: str) -> Location:
             f"{place}: {base!r} is no folder here and no model on {endpoint} (or private: log in)."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        tried = f"a folder here: none; the hub cache: not in it; {endpoint}: {hub.reason or _first_line(error)}"
+        said = hub.reason or f"{endpoint}: {_first_line(error)}"
+        tried = f"a folder here: none; the hub cache: not in it; the hub: {said}"
         raise ModelError(
             f"{place}: {base!r} (revision {revision}) is not on this machine. Tried {tried}. Ways on: a folder with "
             "the model (--set model.base=FOLDER), or the built-in starter (peft-instruct train quickstart_lora)."

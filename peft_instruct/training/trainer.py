@@ -23,6 +23,11 @@ class CompletionTrainer(SFTTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         model: Any = self.model
+        for weights in model.parameters():
+            # TRL casts the adapter of a quantised base to bf16, where small updates vanish (sft_trainer.py:903); what
+            # learns stays in fp32 here, and reads back from disk as it was.
+            if weights.requires_grad:
+                weights.data = weights.data.float()
         score_learned_positions(model.get_base_model() if has_adapter(model) else model)
 
     def evaluate(
@@ -52,6 +57,16 @@ class CompletionTrainer(SFTTrainer):
         sums = torch.tensor([mine.nats, mine.num_tokens, mine.num_correct], device=self.args.device)
         nats, num_tokens, num_correct = self.accelerator.reduce(sums, reduction="sum").tolist()
         return TokenScores(nats, int(num_tokens), int(num_correct))
+
+    def release_model(self) -> None:
+        """Take TRL's, accelerate's and our own forward off the model: what is proven later is the plain model.
+
+        accelerate leaves autocast around it for good (accelerate 1.15, prepare_model), so its logits would stay bf16.
+        """
+        model: Any = self.model
+        for patched in (model, model.get_base_model()) if has_adapter(model) else (model,):
+            patched.__dict__.pop("forward", None)
+            patched.__dict__.pop("_original_forward", None)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Left out: TRL writes a card into every checkpoint; ours is written once, with what was proven."""

@@ -1,0 +1,138 @@
+"""Files of prompts in, files of completions out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peft_instruct.data.templates import ALPACA
+from peft_instruct.errors import DatasetError, RecipeError
+from peft_instruct.inference.complete import Generation
+from peft_instruct.inference.files import completed_row, finished_file, json_line, read_prompts
+from peft_instruct.inference.progress import SECONDS_BETWEEN_LINES, told
+
+TUNED = Generation("prompt", "Red.", 3, True)
+
+
+def lines(path: Path, *rows: object) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_instructions_are_rendered_and_prompts_are_taken_as_they_are(tmp_path: Path) -> None:
+    source = lines(
+        tmp_path / "in.jsonl",
+        {"instruction": "Name a colour.", "id": 7},
+        {"instruction": "Double it.", "input": "21"},
+        {"instruction": "Name a fruit.", "input": None},
+        {"prompt": "Once upon a time"},
+    )
+    rows = read_prompts(source, ALPACA)
+    assert [row.prompt for row in rows] == [
+        ALPACA.prompt("Name a colour."),
+        ALPACA.prompt("Double it.", "21"),
+        ALPACA.prompt("Name a fruit."),
+        "Once upon a time",
+    ]
+    assert rows[0].values == {"instruction": "Name a colour.", "id": 7}
+    assert rows[1].origin == f"{source}:2"
+
+
+def test_every_broken_row_is_named_at_once(tmp_path: Path) -> None:
+    source = lines(
+        tmp_path / "in.jsonl",
+        {"instruction": "fine"},
+        {"instruction": 5},
+        {"question": "?"},
+        {"instruction": "  "},
+        {"instruction": "a", "prompt": "b"},
+        {"instruction": "a", "input": ["b"]},
+        {"prompt": None},
+    )
+    with pytest.raises(DatasetError) as error:
+        read_prompts(source, ALPACA)
+    told_of = str(error.value)
+    assert [line.split(": ")[0].strip() for line in told_of.splitlines()[1:]] == [f"{source}:{n}" for n in range(2, 8)]
+    for text in ("int '5'", "columns 'question'", "'  '", "'instruction' and 'prompt'", "list", "null"):
+        assert text in told_of
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "absent"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(DatasetError, match="no such file"):
+        read_prompts(name, ALPACA)
+
+
+def test_a_column_with_a_name_of_ours_is_kept_under_another() -> None:
+    row = completed_row({"prompt": "Sky?", "completion": "Blue.", "id": 1}, TUNED, None)
+    assert row == {
+        "prompt": "Sky?",
+        "given_completion": "Blue.",
+        "id": 1,
+        "completion": "Red.",
+        "stopped": True,
+        "num_tokens": 3,
+    }
+
+
+def test_a_cut_prompt_and_the_bases_completion_stand_in_the_row() -> None:
+    row = completed_row({}, Generation("p", "Red.", 3, True, num_cut=12), Generation("p", "red red", 9, False))
+    assert row["num_prompt_tokens_cut"] == 12
+    assert (row["base_completion"], row["base_stopped"], row["base_num_tokens"]) == ("red red", False, 9)
+
+
+def test_lines_stay_lines_whatever_is_in_them() -> None:
+    line = json_line({"completion": "two\nlines 東京\u2028🙂"})
+    assert line.count("\n") == 1
+    assert json.loads(line)["completion"] == "two\nlines 東京\u2028🙂"
+
+
+def test_a_file_appears_when_it_is_finished_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.jsonl"
+    with finished_file(path) as stream:
+        stream.write("whole\n")
+        assert not path.exists()
+    assert path.read_text() == "whole\n"
+    assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_a_failed_run_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("earlier\n")
+
+    def fail() -> None:
+        with finished_file(path) as stream:
+            stream.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "earlier\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.jsonl", "cannot be written")):
+        with pytest.raises(RecipeError, match=said), finished_file(path):
+            pytest.fail("the block ran")
+
+
+def test_progress_is_silent_for_short_work_and_told_now_and_then_for_long() -> None:
+    now = [0.0]
+    said: list[str] = []
+    on_done = told(said.append, "completed", 100, clock=lambda: now[0])
+    for count in range(1, 101):
+        now[0] += SECONDS_BETWEEN_LINES / 10
+        on_done(count)
+    assert said == [f"completed: {count} of 100" for count in range(10, 101, 10)]
+
+
+def test_reading_prompts_needs_no_torch() -> None:
+    code = "import sys, peft_instruct.inference.files, peft_instruct.commands.generate, peft_instruct.commands.evaluate"
+    done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
+    assert done.returncode == 0
