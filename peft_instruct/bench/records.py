@@ -60,7 +60,8 @@ class Memory(Record):
 
     Attributes:
         peak_bytes: of what `how` says.
-        baseline_bytes: the same quantity after the model was loaded, before the first step.
+        baseline_bytes: the same quantity after the model was loaded, before the first step; of a resident set, weights
+            in a mapped file count from when they are first read.
         how: which counter, of what, and since when.
     """
 

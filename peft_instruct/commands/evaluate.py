@@ -77,7 +77,7 @@ class EvaluateResult:
         return (
             f"{self.adapter} on {self.source}\n"
             f"loss over {scores.num_rows} rows ({scores.num_tokens} completion tokens{cut}{dropped}), "
-            f"completions of {scores.num_completed} of them"
+            f"completions of {scores.num_completed} rows"
         )
 
     def _shown_examples(self) -> list[str]:

@@ -38,7 +38,7 @@ def detect_format(rows: list[Row], name: str, columns: Columns, source: str) -> 
     """
     present = list(dict.fromkeys(column for row in rows for column in row.values))
     candidates = [name] if name != "auto" else ["alpaca", "prompt_completion"]
-    lacking = []
+    lacking: list[list[str]] = []
     for candidate in candidates:
         found, missing = _columns_of(candidate, columns, present)
         lacking.append(missing)
@@ -46,7 +46,8 @@ def detect_format(rows: list[Row], name: str, columns: Columns, source: str) -> 
             used = {*found.values(), ACCEPTED, GROUP}
             return Format(candidate, found, tuple(c for c in present if c not in used))
     unnamed = name == "auto" and not columns.model_fields_set
-    wanted = "instruction and output, or prompt and completion" if unnamed else " and ".join(min(lacking, key=len))
+    fewest = min(lacking, key=len)
+    wanted = "instruction and output, or prompt and completion" if unnamed else " and ".join(fewest)
     raise DatasetError(
         f"{source}: cannot read the rows as {name}; the columns are {', '.join(map(repr, present)) or 'none'}. "
         f"expected {wanted}. Name yours under data.columns."

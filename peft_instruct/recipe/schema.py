@@ -166,8 +166,8 @@ class TrainingSection(Section):
     """How the learning rate falls after the warm-up."""
     warmup: Annotated[float, Field(ge=0)] = 0.03
     """Below 1 a share of all steps, from 1 on a number of steps."""
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd"] = "adamw"
-    """`adamw` is torch's fused AdamW; `adamw_8bit` is bitsandbytes'."""
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "sgd", "muon"] = "adamw"
+    """`adamw` is torch's fused AdamW, `adamw_8bit` bitsandbytes'; `muon` is for training from scratch."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's decoupled weight decay (not applied to biases and layer norms)."""
     adam_beta1: Fraction = 0.9
@@ -274,6 +274,8 @@ class Recipe(Section):
             problems.append("model.quantization: random weights are not quantised. Use quantization: none")
         if self.model.architecture and self.model.init != "random":
             problems.append("model.architecture: only for init: random. Remove it, or set init: random")
+        if self.training.optimizer == "muon" and self.method.kind != "full":
+            problems.append("training.optimizer: muon is for full training. Use adamw, or set method.kind: full")
         if self.data.packing and self.data.format != "text":
             problems.append("data.packing: joins plain documents. Set data.format: text, or packing: false")
         needs_validation = [key for key in ("early_stopping", "keep_best") if getattr(self.training, key)]

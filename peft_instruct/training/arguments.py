@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "adamw_8bit": "adamw_8bit",
     "adafactor": "adafactor",
     "sgd": "sgd",
+    "muon": "adamw_torch_fused",  # for the part that is not Muon's; see CompletionTrainer.create_optimizer
 }
 CHECKPOINTS_KEPT = 2
 

@@ -55,5 +55,6 @@ def build_trainer(
         callbacks=extra,
     )
     trainer.validation_rows = validation
+    trainer.uses_muon = recipe.training.optimizer == "muon"
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -13,12 +13,14 @@ from peft_instruct.data.types import Tokens
 from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.scoring import TokenScores, score
 from peft_instruct.training.completion_head import score_learned_positions
+from peft_instruct.training.muon import MuonAndAdamW
 
 
 class CompletionTrainer(SFTTrainer):
     """TRL's trainer; see `evaluate` for the one figure that is computed otherwise."""
 
     validation_rows: Sequence[Tokens] = ()
+    uses_muon = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -29,6 +31,17 @@ class CompletionTrainer(SFTTrainer):
             if weights.requires_grad:
                 weights.data = weights.data.float()
         score_learned_positions(model.get_base_model() if has_adapter(model) else model)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.uses_muon and self.optimizer is None:  # type: ignore[has-type]
+            self.optimizer = MuonAndAdamW(
+                self.model if model is None else model,
+                self.args.learning_rate,
+                self.args.weight_decay,
+                (self.args.adam_beta1, self.args.adam_beta2),
+                self.args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -127,10 +127,9 @@ def test_quantised_training_survives_an_evaluation_and_every_gradient_is_there(m
     trainer = make_trainer(
         "model.quantization=nf4",
         "training.precision=bf16",
-        "training.max_steps=3",
-        "training.evaluate_every=1",
+        "training.max_steps=3", "training.evaluate_every=1",
         "training.warmup=0",
-    )
+    )  # fmt: skip
     trainer.evaluate()
     before = adapter_weights(trainer)
     trainer.train()
