@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 import click
 
 from peft_instruct import __version__
-from peft_instruct.errors import PeftInstructError
+from peft_instruct.errors import PeftInstructError, UnavailableError
 
 INTERRUPTED = 130
 
@@ -307,7 +307,7 @@ def bench() -> None:
 @click.argument("recipe")
 @set_option
 @click.option("--devices", callback=several, metavar="A,B", help="cuda, mps, cpu.  [default: all three]")
-@click.option("--methods", callback=several, metavar="A,B", help="lora, dora, rslora, full.  [default: the recipe's]")
+@click.option("--methods", callback=several, metavar="A,B", help="lora, dora, full, qlora, qdora, ….  [default: the recipe's]")
 @click.option("--precisions", callback=several, metavar="A,B", help="auto, fp32, bf16, fp16.  [default: the recipe's]")
 @click.option("--batch-sizes", callback=several_numbers, metavar="N,M", help="[default: the recipe's]")
 @click.option("--lengths", callback=several_numbers, metavar="N,M", help="data.max_length.  [default: the recipe's]")
@@ -348,6 +348,8 @@ def bench_run(
         say=say,
     )
     show(result, as_json)
+    if not result.num_measured:
+        raise UnavailableError("bench: no cell could be measured; the reasons stand in its rows. Try --devices cpu.")
 
 
 @bench.command("compare")

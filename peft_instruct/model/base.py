@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -116,7 +117,7 @@ def _pretrained_model(section: ModelSection, location: Location, compute: Comput
             output_loading_info=True,
             **arguments,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"model.base: {location.id!r} cannot be loaded ({first_line}).") from error
     missing = sorted(key for key in loading["missing_keys"] if not key.endswith("lm_head.weight"))

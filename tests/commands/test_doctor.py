@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peft_instruct.commands import doctor as module
-from peft_instruct.commands.doctor import Device, Library, doctor, check_libraries
+from peft_instruct.commands.doctor import Device, Library, check_libraries, doctor
 from peft_instruct.environment import HubState
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"

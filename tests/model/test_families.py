@@ -48,8 +48,11 @@ CONFIGS = {
     "qwen3": Qwen3Config(**LLAMA_SHAPE),
 }  # fmt: skip
 LLAMA_ATTENTION = {
-    "self_attn.q_proj": W + W, "self_attn.k_proj": W + W // 2, "self_attn.v_proj": W + W // 2, "self_attn.o_proj": W + W,
-}  # fmt: skip
+    "self_attn.q_proj": W + W,
+    "self_attn.k_proj": W + W // 2,
+    "self_attn.v_proj": W + W // 2,
+    "self_attn.o_proj": W + W,
+}
 LLAMA_REST = {"mlp.gate_proj": W + 3 * W, "mlp.up_proj": W + 3 * W, "mlp.down_proj": 3 * W + W}
 # Module names inside a block with in + out of each: a rank-r adapter on a matrix has r * (in + out) parameters.
 ATTENTION = {
