@@ -14,6 +14,7 @@ import click
 
 from peft_instruct import __version__
 from peft_instruct.errors import PeftInstructError, UnavailableError
+from peft_instruct.report.safe_text import safe_text
 
 INTERRUPTED = 130
 
@@ -45,22 +46,28 @@ def main() -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {safe_text(message)}", err=True)
     sys.exit(code)
 
 
 def say(line: str) -> None:
     """A line of progress."""
-    click.echo(line, err=True)
+    click.echo(safe_text(line), err=True)
 
 
 def live(line: str) -> None:
     """Progress that rewrites its line; an empty line ends it."""
-    click.echo(f"\r\x1b[2K{line}" if line else "", err=True, nl=not line)
+    click.echo(f"\r\x1b[2K{safe_text(line)}" if line else "", err=True, nl=not line)
 
 
 def show(result: Result, as_json: bool) -> None:
-    click.echo(json.dumps(result.record(), ensure_ascii=False, indent=2) if as_json else result.text())
+    # What models and data say acts on no terminal: escapes are shown, JSON is ASCII.
+    click.echo(json.dumps(result.record(), indent=2) if as_json else safe_text(result.text()))
+
+
+def stream(piece: str) -> None:
+    """A piece of a completion as it is generated."""
+    click.echo(safe_text(piece), nl=False)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -118,7 +125,8 @@ def train(recipe: str, overrides: tuple[str, ...], out: Path | None, if_exists: 
 )
 @click.option("--top-k", type=click.IntRange(min=0), help="Sample from this many tokens; 0 keeps all.")
 @click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), help="Above 1 avoids repetition.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the sampling.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the sampling.  [default: a new one each time]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, help="Rows of --file per forward pass.")
 @base_option
 @device_option
 @json_option
@@ -134,7 +142,8 @@ def generate(
     top_p: float | None,
     top_k: int | None,
     repetition_penalty: float | None,
-    seed: int,
+    seed: int | None,
+    batch_size: int,
     base: str | None,
     device: str,
     as_json: bool,
@@ -158,8 +167,10 @@ def generate(
         top_k=top_k,
         repetition_penalty=repetition_penalty,
         seed=seed,
+        batch_size=batch_size,
         base=base,
         device=device,
+        stream=stream if sys.stdout.isatty() and not as_json else None,
         say=say,
     )
     show(result, as_json)
@@ -307,7 +318,7 @@ def bench() -> None:
 @click.argument("recipe")
 @set_option
 @click.option("--devices", callback=several, metavar="A,B", help="cuda, mps, cpu.  [default: all three]")
-@click.option("--methods", callback=several, metavar="A,B", help="lora, dora, full, qlora, qdora, ….  [default: the recipe's]")
+@click.option("--methods", callback=several, metavar="A,B", help="lora, dora, full, qlora, ….  [default: the recipe's]")
 @click.option("--precisions", callback=several, metavar="A,B", help="auto, fp32, bf16, fp16.  [default: the recipe's]")
 @click.option("--batch-sizes", callback=several_numbers, metavar="N,M", help="[default: the recipe's]")
 @click.option("--lengths", callback=several_numbers, metavar="N,M", help="data.max_length.  [default: the recipe's]")

@@ -17,14 +17,14 @@ from peft_instruct.errors import RecipeError
 from peft_instruct.evaluation.held_out import held_out_rows, recipe_of
 from peft_instruct.inference.files import finished_file
 from peft_instruct.recipe import Recipe
-from peft_instruct.recipe.schema import EvaluationSection, GenerationSection
+from peft_instruct.recipe.schema import EvaluationSection
 from peft_instruct.report.safe_text import safe_text
 from peft_instruct.report.tables import text_table
 
 if TYPE_CHECKING:
     from peft_instruct.adapter.folder import Tuned
+    from peft_instruct.commands.held_out import HeldOut
     from peft_instruct.evaluation.scores import Scores
-    from peft_instruct.model.base import Base
 
 Say = Callable[[str], None]
 NUM_EXAMPLES = 3
@@ -131,8 +131,8 @@ def evaluate(
         say(note)
     compute = choose_compute(device, "fp32")
     tuned = load_tuned(adapter, compute, hub, base=base)
-    plan = _Plan.of(held_out, recipe, tuned.base.positions, rows, batch_size, say)
-    scores = plan.scores(tuned.model, tuned.base, "tuned")
+    plan = _plan(source, held_out, recipe, tuned.base.positions, rows, batch_size, say)
+    scores = plan.measure("tuned", tuned.model, tuned.base)
     base_scores = _base_scores(plan, tuned, hub, base) if untuned else None
     result = EvaluateResult(
         adapter=adapter_path,
@@ -147,80 +147,38 @@ def evaluate(
     return result
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How both models are measured."""
+def _plan(
+    name: str,
+    held_out: list[PromptCompletion],
+    recipe: Recipe | None,
+    positions: int,
+    rows: int | None,
+    batch_size: int | None,
+    say: Say,
+) -> HeldOut:
+    """How both models are measured: as the adapter's recipe says, but for what the call says."""
+    from peft_instruct.commands.held_out import HeldOut
 
-    rows: list[PromptCompletion]
-    max_length: int
-    overlong: str
-    section: EvaluationSection
-    say: Say
-
-    @classmethod
-    def of(
-        cls,
-        held_out: list[PromptCompletion],
-        recipe: Recipe | None,
-        positions: int,
-        rows: int | None,
-        batch_size: int | None,
-        say: Say,
-    ) -> _Plan:
-        given = {"rows": rows, "batch_size": batch_size}
-        section = (recipe.evaluation if recipe else EvaluationSection()).model_copy(
-            update={name: value for name, value in given.items() if value is not None}
-        )
-        max_length = min(recipe.data.max_length, positions) if recipe else positions
-        return cls(held_out, max_length, recipe.data.overlong if recipe else "truncate", section, say)
-
-    def scores(self, model: Any, base: Base, name: str) -> Scores:
-        from peft_instruct.evaluation.scores import evaluate_rows
-        from peft_instruct.inference.complete import complete
-        from peft_instruct.inference.progress import told
-
-        device = base.compute.torch_device
-        greedy = GenerationSection(max_new_tokens=self.section.max_new_tokens)
-
-        def completed(prompts: list[str]) -> list[tuple[str, bool]]:
-            generations = complete(
-                model,
-                base.tokenizer,
-                prompts,
-                greedy,
-                positions=base.positions,
-                device=device,
-                batch_size=self.section.batch_size,
-                on_done=told(self.say, f"{name}: completed", len(prompts)),
-            )
-            return [(each.completion, each.stopped) for each in generations]
-
-        self.say(f"{name}: loss over {len(self.rows)} rows, completions of {min(self.section.rows, len(self.rows))}")
-        return evaluate_rows(
-            model,
-            base.tokenizer,
-            self.rows,
-            complete=completed,
-            max_length=self.max_length,
-            overlong=self.overlong,
-            device=device,
-            batch_size=self.section.batch_size,
-            generate_rows=self.section.rows,
-        )
+    given = {"rows": rows, "batch_size": batch_size}
+    section = (recipe.evaluation if recipe else EvaluationSection()).model_copy(
+        update={key: value for key, value in given.items() if value is not None}
+    )
+    max_length = min(recipe.data.max_length, positions) if recipe else positions
+    return HeldOut(name, held_out, section, max_length, recipe.data.overlong if recipe else "truncate", say)
 
 
-def _base_scores(plan: _Plan, tuned: Tuned, hub: HubState, base: str | None) -> Scores | None:
+def _base_scores(plan: HeldOut, tuned: Tuned, hub: HubState, base: str | None) -> Scores | None:
     adapter = tuned.adapter
     if not adapter.holds_model:
         with tuned.untuned() as model:
-            return plan.scores(model, tuned.base, "base")
+            return plan.measure("base", model, tuned.base)
     if not adapter.manifest.base.fingerprint:
         plan.say("base: not measured, the model was trained from random weights")
         return None
     from peft_instruct.adapter.folder import load_untuned
 
     loaded = load_untuned(adapter, tuned.base.compute, hub, base)
-    return plan.scores(loaded.model, loaded, "base")
+    return plan.measure("base", loaded.model, loaded)
 
 
 def _check_usage(rows: int | None, batch_size: int | None) -> None:

@@ -11,6 +11,7 @@ from peft_instruct.data.prepare import InstructionData
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.evaluation.scores import Scores, evaluate_rows
 from peft_instruct.inference.complete import complete
+from peft_instruct.inference.progress import told
 from peft_instruct.model.base import Base
 from peft_instruct.recipe.schema import EvaluationSection, GenerationSection
 
@@ -55,11 +56,10 @@ class HeldOut:
             f"{len(rows)} {'test' if data.test else 'validation'} rows", rows, section, max_length, overlong, say
         )
 
-    def measure(self, what: str, model: torch.nn.Module, base: Base) -> Scores | None:
-        """Scores of a model; None where nothing was held out."""
-        if not self.rows:
-            return None
-        self.say(f"measuring {what} on {self.name}")
+    def measure(self, what: str, model: torch.nn.Module, base: Base) -> Scores:
+        """Loss over all rows; exact match and stopping, by greedy completions, over `section.rows` of them."""
+        num_completed = min(self.section.rows, sum(bool(row.prompt) for row in self.rows))
+        self.say(f"{what}: loss over {len(self.rows)} rows, completions of {num_completed}")
         options = GenerationSection(max_new_tokens=self.section.max_new_tokens)
         device = base.compute.torch_device
 
@@ -72,6 +72,7 @@ class HeldOut:
                 positions=base.positions,
                 device=device,
                 batch_size=self.section.batch_size,
+                on_done=told(self.say, f"{what}: completed", len(prompts)),
             )
             return [(generation.completion, generation.stopped) for generation in done]
 

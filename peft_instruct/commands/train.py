@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,16 @@ def train(
     recipe = _without_absolute_paths(load_recipe(recipe_name, overrides))
     folder = _claim(out or ADAPTERS / recipe.name, if_exists)
     hub = prepare_environment(hub_ids_of(recipe))
-    # Before torch is imported: that a base is nowhere to be had is told in seconds.
-    locate(recipe.model.base, recipe.model.revision, hub)
-    from peft_instruct.commands.train_run import Run
+    try:
+        # Before torch is imported: a base that cannot be had is told at once.
+        locate(recipe.model.base, recipe.model.revision, hub)
+        from peft_instruct.commands.train_run import Run
 
-    return Run(recipe, folder, hub, say, live).to_the_end()
+        return Run(recipe, folder, hub, say, live).to_the_end()
+    finally:
+        # A run that failed before it wrote anything leaves no empty folder behind.
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _without_absolute_paths(recipe: Recipe) -> Recipe:

@@ -76,7 +76,7 @@ class Run:
         held_out = HeldOut.of(data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, self.say)
         inputs = probe_inputs(base.tokenizer, data.template, base.positions)
         before = probe_logits(base.model, inputs, base.compute.torch_device)
-        base_scores = held_out.measure("the base", base.model, base)
+        base_scores = held_out.measure("base", base.model, base) if held_out.rows else None
 
         trainable = make_trainable(base, recipe.method, recipe.training.seed)
         self.say(trainable.describe())
@@ -93,7 +93,7 @@ class Run:
         )
         reloaded = probe_logits(tuned.model, inputs, tuned.base.compute.torch_device)
         proofs = prove_reload(before, trained, reloaded, str(self.folder))
-        tuned_scores = held_out.measure("what was trained", tuned.model, tuned.base)
+        tuned_scores = held_out.measure("tuned", tuned.model, tuned.base) if held_out.rows else None
 
         peak = peak_memory(tuned.base.compute.device)
         result = TrainResult(

@@ -1,0 +1,53 @@
+"""What the README says is so: commands, recipes, files and figures are looked up where they live."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from peft_instruct.cli import cli
+from peft_instruct.recipe import load_recipe
+from peft_instruct.recipe.shipped import shipped_recipes
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def shown_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith("peft-instruct ")]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(shown_commands()) > 5
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_shown_command_and_option_exists(line: str) -> None:
+    """The command is parsed to its end (`--help` stops it before it runs)."""
+    result = CliRunner().invoke(cli, [*shlex.split(line)[1:], "--help"])
+    assert result.exit_code == 0, result.output
+
+
+def test_every_command_stands_in_the_table() -> None:
+    for name, command in cli.commands.items():
+        names = [f"{name} {sub}" for sub in command.commands] if isinstance(command, click.Group) else [name]
+        for full in names:
+            assert f"`{full}" in README or f"`{full.removesuffix(' run')} " in README, full
+
+
+def test_every_shipped_recipe_stands_in_the_table_with_its_own_description() -> None:
+    for path in shipped_recipes():
+        assert f"| `{path.stem}` | {load_recipe(str(path)).description} |" in README, path.stem
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    for name in re.findall(r"`((?:peft_instruct|recipes|benchmarks|tests|adapters)/[\w./-]+)`", README):
+        if not name.startswith(("adapters/gpt2", "adapters/quickstart")):
+            assert (REPOSITORY / name).exists(), name
