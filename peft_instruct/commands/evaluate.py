@@ -18,6 +18,7 @@ from peft_instruct.evaluation.held_out import held_out_rows, recipe_of
 from peft_instruct.inference.files import finished_file
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import EvaluationSection
+from peft_instruct.recipe.shipped import find_adapter
 from peft_instruct.report.safe_text import safe_text
 from peft_instruct.report.tables import text_table
 
@@ -118,7 +119,7 @@ def evaluate(
         AdapterError, ModelError: the adapter or its base is unusable.
     """
     _check_usage(rows, batch_size)
-    path = Path(adapter_path)
+    path = find_adapter(adapter_path)
     recipe = recipe_of(path, data)
     sources = [data] if data else [recipe.data.train, recipe.data.validation, recipe.data.test] if recipe else []
     hub = prepare_environment(hub_ids_of_adapter(path, base) + [s for s in sources if s and is_hub_id(s)])

@@ -16,6 +16,7 @@ from peft_instruct.errors import RecipeError
 from peft_instruct.inference.files import PromptRow, completed_row, finished_file, json_line, read_prompts
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
+from peft_instruct.recipe.shipped import find_adapter
 
 if TYPE_CHECKING:
     from peft_instruct.adapter.folder import Adapter, Tuned
@@ -130,7 +131,7 @@ def generate(
         AdapterError, ModelError: the adapter or its base is unusable.
     """
     _check_usage(instruction, input, file, out, seed, batch_size)
-    path = Path(adapter_path)
+    path = find_adapter(adapter_path)
     hub = prepare_environment(hub_ids_of_adapter(path, base))
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.inference.complete import new_seed

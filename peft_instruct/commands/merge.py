@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import AdapterError
+from peft_instruct.recipe.shipped import find_adapter
 
 if TYPE_CHECKING:
     from peft_instruct.adapter.merge import MergeReport
@@ -59,8 +60,8 @@ def merge(
     Raises:
         AdapterError: the folder exists, the adapter is unusable, or the merged model is not equal to it.
     """
-    path = Path(adapter_path)
-    folder = out or path.with_name(f"{path.name}-merged")
+    path = find_adapter(adapter_path)
+    folder = out or Path(adapter_path).with_name(f"{path.name}-merged")
     if folder.exists():
         raise AdapterError(f"{folder}: exists already. Remove it, or name another folder with --out.")
     hub = prepare_environment(hub_ids_of_adapter(path, base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -140,7 +141,9 @@ class Run:
 
     def _tokens(self, split: str, rows: list[PromptCompletion], base: Base) -> list[Tokens]:
         section = self.recipe.data
-        tokens, report = tokenize(rows, base.tokenizer, max_length=section.max_length, overlong=section.overlong)
+        # Packing cuts documents into rows itself, so none is too long.
+        limit = sys.maxsize if section.packing else section.max_length
+        tokens, report = tokenize(rows, base.tokenizer, max_length=limit, overlong=section.overlong)
         if section.packing:
             tokens = pack(tokens, section.max_length)
         self.length_notes.append(_lengths_line(split, report, len(tokens)))

@@ -1,4 +1,4 @@
-"""Where the recipes of this package are, and how a recipe is found by name."""
+"""What ships with the package, and how a recipe or an adapter is found by name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ def shipped_folder(name: str) -> Path:
     """A folder that ships with the package: inside it in a wheel, beside it in a checkout."""
     inside = PACKAGE / "_shipped" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def find_adapter(name: str) -> Path:
+    """The folder of an adapter: a path, or else a shipped adapter of that name (`adapters/quickstart-lora`)."""
+    path = Path(name)
+    shipped = PACKAGE / "starter" / "adapters" / path.name
+    is_shipped = not path.exists() and path.parent in (Path("."), Path("adapters")) and shipped.is_dir()
+    return shipped if is_shipped else path
 
 
 def shipped_recipes() -> list[Path]:

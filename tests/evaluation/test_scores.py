@@ -104,7 +104,7 @@ def test_the_share_that_stops_and_matches_is_known_for_a_rigged_model(base: Base
         row("a", "other", "stops", accepted=("no", "bcd ")),
         row("a", "other", "stops"),
         row("x", "yzyzy", "runs on"),
-        row("x", "yz", ""),
+        row("x", "yzyzy", ""),
     ]
 
     def completed(prompts: list[str]) -> list[tuple[str, bool]]:
@@ -116,12 +116,12 @@ def test_the_share_that_stops_and_matches_is_known_for_a_rigged_model(base: Base
     scores = measure(model, tokenizer, rows, completed, generate_rows=100)
     assert scores.num_completed == 5
     assert scores.stop_share == 3 / 5
-    assert scores.exact_match == 3 / 5
+    assert scores.exact_match == 4 / 5
     assert {match.group: (match.num_rows, match.exact_match) for match in scores.groups} == {
         "stops": (3, 2 / 3),
         "runs on": (1, 1.0),
     }
-    assert [attempt.is_exact for attempt in scores.attempts] == [True, True, False, True, False]
+    assert [attempt.is_exact for attempt in scores.attempts] == [True, True, False, True, True]
     assert scores.attempts[0].completion == "bcd"
 
 

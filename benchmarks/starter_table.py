@@ -1,0 +1,163 @@
+"""The honest table: the starter tuned by each method, three seeds each, on items that no training row names.
+
+    python benchmarks/starter_table.py              measures (about 25 minutes on 2 cores) and writes the result file
+    python benchmarks/starter_table.py --render     writes the README's table from the result file
+
+Each run is the real `peft-instruct train` in a process of its own; the adapter it leaves is then measured by the real
+`peft-instruct evaluate` on the held-out questions in phrasings that no training row uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULT = REPOSITORY / "benchmarks" / "results" / "starter_table.json"
+README = REPOSITORY / "README.md"
+BEGIN, END = "<!-- starter table: begin (benchmarks/starter_table.py --render) -->", "<!-- starter table: end -->"
+SEEDS = (0, 1, 2)
+METHODS = {
+    "LoRA r=4": ["quickstart_lora", "--set", "method.rank=4", "--set", "method.alpha=8"],
+    "LoRA r=16": ["quickstart_lora", "--set", "method.rank=16", "--set", "method.alpha=32"],
+    "rsLoRA r=16": ["quickstart_lora", "--set", "method.rslora=true", "--set", "method.alpha=8"],
+    "DoRA r=16": ["quickstart_dora", "--set", "method.rank=16", "--set", "method.alpha=32"],
+    "full": ["quickstart_full"],
+}
+
+
+def command(*arguments: str) -> dict[str, Any]:
+    """What a peft-instruct command prints with --json."""
+    done = subprocess.run(
+        [sys.executable, "-m", "peft_instruct", *arguments, "--json"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"peft-instruct {' '.join(arguments)} exited {done.returncode}: {done.stderr[-800:]}")
+    return dict(json.loads(done.stdout))
+
+
+def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
+    """One run: the figures of `train` and of `evaluate` on both held-out files."""
+    trained = command("train", *METHODS[method], "--set", f"training.seed={seed}", "--out", str(folder))
+    unseen = command(
+        "evaluate", str(folder), "--data", "starter:test_unseen_phrasings", "--tuned-only", "--rows", "9999"
+    )
+    tested = command("evaluate", str(folder), "--data", "starter:test", "--rows", "9999", "--batch-size", "64")
+    return {
+        "method": method,
+        "seed": seed,
+        "base_exact_match": tested["base"]["exact_match"],
+        "exact_match": tested["tuned"]["exact_match"],
+        "unseen_exact_match": unseen["tuned"]["exact_match"],
+        "stop_share": tested["tuned"]["stop_share"],
+        "perplexity": tested["tuned"]["perplexity"],
+        "base_perplexity": tested["base"]["perplexity"],
+        "train_seconds": trained["train_seconds"],
+        "total_seconds": trained["total_seconds"],
+        "peak_memory_bytes": trained["peak_memory_bytes"],
+        "weight_bytes": trained["weight_bytes"],
+        "skills": {name: group["exact_match"] for name, group in tested["tuned"]["groups"].items()},
+        "environment": tested["environment"],
+    }
+
+
+def measure_all(seeds: tuple[int, ...]) -> dict[str, Any]:
+    runs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        # Seeds outermost: a machine that slows down slows every method alike.
+        for seed in seeds:
+            for number, method in enumerate(METHODS):
+                run = measure(method, seed, Path(scratch) / f"run-{seed}-{number}")
+                print(f"{method} seed {seed}: {run['exact_match']:.1%}, {run['train_seconds']:.0f} s", file=sys.stderr)
+                runs.append(run)
+    environment = runs[0].pop("environment")
+    for run in runs[1:]:
+        del run["environment"]
+    return {
+        "made_by": "python benchmarks/starter_table.py",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment,
+        "runs": runs,
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The README's table: means over seeds, with the lowest and highest in brackets where they differ."""
+    runs = record["runs"]
+    lines = [
+        "| method | exact match | in unseen phrasings | answers that stop | perplexity | train, s | peak GB | weights, MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base, perplexity = runs[0]["base_exact_match"], runs[0]["base_perplexity"]
+    lines.append(f"| base | {base:.1%} | | | {perplexity:.2f} | | | |")
+    for method in METHODS:
+        mine = [run for run in runs if run["method"] == method]
+        if mine:
+            lines.append(
+                f"| {method} | {_spread(mine, 'exact_match', '.1%')} | {_spread(mine, 'unseen_exact_match', '.1%')} | "
+                f"{_spread(mine, 'stop_share', '.1%')} | {_spread(mine, 'perplexity', '.3f')} | "
+                f"{_spread(mine, 'train_seconds', '.0f')} | {_mean(mine, 'peak_memory_bytes') / 1e9:.2f} | "
+                f"{_mean(mine, 'weight_bytes') / 1e6:.2f} |"
+            )
+    return "\n".join([*lines, "", *_skill_lines(runs), _machine(record)])
+
+
+def _skill_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Exact match by skill of the quickstart's own method, the weakest first."""
+    mine = [run for run in runs if run["method"] == "LoRA r=16"]
+    means = {name: statistics.mean(run["skills"][name] for run in mine) for name in mine[0]["skills"]}
+    ordered = sorted(means.items(), key=lambda pair: pair[1])
+    shown = ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in ordered)
+    weak = sum(share < 0.4 for share in means.values())
+    return [f"By skill (LoRA r=16, mean of the seeds; {weak} of {len(means)} under 40 %): {shown}.", ""]
+
+
+def _machine(record: dict[str, Any]) -> str:
+    stamp = record["environment"]
+    versions = ", ".join(f"{name} {stamp['versions'][name]}" for name in ("torch", "transformers", "trl", "peft"))
+    seeds = len({run["seed"] for run in record["runs"]})
+    return (
+        f"Mean (lowest–highest) of {seeds} seeds on {stamp['device_name']}, {stamp['threads']} threads; {versions}; "
+        f"{record['created'][:10]}. From `benchmarks/results/{RESULT.name}`."
+    )
+
+
+def _mean(runs: list[dict[str, Any]], key: str) -> float:
+    return statistics.mean(run[key] for run in runs)
+
+
+def _spread(runs: list[dict[str, Any]], key: str, shape: str) -> str:
+    values = [run[key] for run in runs]
+    low, high = format(min(values), shape), format(max(values), shape)
+    middle = format(statistics.mean(values), shape)
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def rendered(readme: str, record: dict[str, Any]) -> str:
+    """The README with the table between its marks replaced."""
+    block = f"{BEGIN}\n{table(record)}\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true", help="only write the README's table")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds")
+    options = parser.parse_args()
+    if not options.render:
+        RESULT.parent.mkdir(parents=True, exist_ok=True)
+        RESULT.write_text(json.dumps(measure_all(SEEDS[: options.seeds]), indent=1) + "\n", encoding="utf-8")
+    record = json.loads(RESULT.read_text(encoding="utf-8"))
+    README.write_text(rendered(README.read_text(encoding="utf-8"), record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
