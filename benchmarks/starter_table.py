@@ -93,7 +93,7 @@ def table(record: dict[str, Any]) -> str:
     """The README's table: means over seeds, with the lowest and highest in brackets where they differ."""
     runs = record["runs"]
     lines = [
-        "| method | exact match | in unseen phrasings | answers that stop | perplexity | train, s | peak GB | weights, MB |",
+        "| method | exact match | in unseen phrasings | answers that stop | perplexity | train, s | peak GB | MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     base, perplexity = runs[0]["base_exact_match"], runs[0]["base_perplexity"]

@@ -62,26 +62,24 @@ def _hub_state(hub_ids: list[str]) -> HubState:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return HubState(False, "HF_HUB_OFFLINE is set")
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)
-    answered = threading.Event()
+    outcome: list[str] = []  # empty until the hub has answered or refused
 
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=PREFLIGHT_SECONDS)
         except urllib.error.HTTPError:
-            pass  # an answer is an answer
-        except (OSError, ValueError):
-            return
-        answered.set()
+            outcome.append("")  # an answer is an answer
+        except (OSError, ValueError) as error:
+            outcome.append(f"{endpoint} cannot be reached ({getattr(error, 'reason', error)})")
+        else:
+            outcome.append("")
 
     # In a thread: looking a name up can hang for half a minute and takes no timeout.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PREFLIGHT_SECONDS * 1.5)
-    return (
-        HubState(True)
-        if answered.is_set()
-        else HubState(False, f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s")
-    )
+    reason = outcome[0] if outcome else f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s"
+    return HubState(not reason, reason)
 
 
 def library_versions() -> dict[str, str]:

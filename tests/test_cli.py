@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, exit codes, one JSON document, and a start that imports nothing heavy."""
+"""The command line as a person meets it: help, exit codes, one JSON document, a start that imports nothing heavy."""
 
 from __future__ import annotations
 

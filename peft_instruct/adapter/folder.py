@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
@@ -184,8 +185,6 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     """
     if not (adapter.path / ADAPTER_WEIGHTS).is_file():
         raise AdapterError(f"{adapter.path}: no {ADAPTER_WEIGHTS}. Only safetensors are read.")
-    from safetensors import safe_open
-
     try:
         config = PeftConfig.from_pretrained(str(adapter.path))
         # A QLoRA adapter was trained on (out, in) weights; on the original base GPT-2's Conv1D stores (in, out).
@@ -195,7 +194,7 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         )
         with safe_open(str(adapter.path / ADAPTER_WEIGHTS), "pt") as stored:
             in_file = set(stored.keys())
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         raise AdapterError(f"{adapter.path}: does not fit its base ({str(error).splitlines()[0][:200]}).") from error
     in_model = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if in_file != in_model:

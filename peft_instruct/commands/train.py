@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -148,7 +147,7 @@ def _without_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _claim(folder: Path, if_exists: str) -> Path:
-    """The folder of the run, empty of what an earlier run left.
+    """The folder of the run; what an earlier run left in it stays until this one is known to be able to start.
 
     Raises:
         AdapterError: it holds a finished adapter, something else, or cannot be written.
@@ -163,9 +162,9 @@ def _claim(folder: Path, if_exists: str) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not known & {path.name for path in folder.iterdir()}:
         raise AdapterError(f"{folder}: is not empty and not of ours. Name another folder with --out.")
     try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
     except OSError as error:
         raise AdapterError(
             f"{folder}: cannot be written ({error.strerror}). Name another folder with --out."

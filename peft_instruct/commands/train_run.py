@@ -136,8 +136,14 @@ class Run:
         self.say(f"{recipe.model.base} on {compute.device} ({compute.device_name}), {compute.precision}")
         train = self._tokens("train", data.train, base)
         validation = self._tokens("validation", data.validation, base) if data.validation else []
-        (self.folder / "recipe.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
+        self._begin_folder()
         return data, base, train, validation
+
+    def _begin_folder(self) -> None:
+        """Only now, with everything checked, does an earlier run's folder give way."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        (self.folder / "recipe.yaml").write_text(recipe_yaml(self.recipe), encoding="utf-8")
 
     def _tokens(self, split: str, rows: list[PromptCompletion], base: Base) -> list[Tokens]:
         section = self.recipe.data

@@ -36,14 +36,20 @@ def text_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
     """Ids of prompts, with the beginning-of-text token where the tokenizer itself puts one."""
-    start = _start_ids(tokenizer)
+    start = start_ids(tokenizer)
     return [start + ids for ids in text_ids(tokenizer, prompts)]
 
 
-def _start_ids(tokenizer: Tokenizer) -> list[int]:
+def start_ids(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer itself puts before a text: its beginning-of-text token, or nothing."""
     added = tokenizer("", add_special_tokens=True)["input_ids"]
     # GPT-2's tokenizer adds nothing, Llama's adds bos; one that also adds eos would end every prompt.
     return [int(added[0])] if added and added[0] == tokenizer.bos_token_id else []
+
+
+def keep_end(prompt: list[int], count: int, num_start: int) -> list[int]:
+    """The last tokens of a prompt, `count` in all, behind the `num_start` that every prompt begins with."""
+    return prompt if len(prompt) <= count else prompt[:num_start] + prompt[len(prompt) - count + num_start :]
 
 
 def tokenize(
@@ -60,6 +66,7 @@ def tokenize(
         DatasetError: `error`, naming every overlong row; or no row is left.
     """
     stop = tokenizer.eos_token_id
+    num_start = len(start_ids(tokenizer))
     prompts = prompt_ids(tokenizer, [row.prompt for row in rows])
     completions = text_ids(tokenizer, [row.completion for row in rows])
     kept: list[Tokens] = []
@@ -74,7 +81,7 @@ def tokenize(
             if overlong == "drop":
                 report.dropped.append(row.origin)
                 continue
-            prompt, completion = _cut(prompt, completion, max_length, row.origin, report)
+            prompt, completion = _cut(prompt, completion, max_length, num_start, row.origin, report)
         tokens = _labelled(prompt, completion, row.origin)
         kept.append(tokens)
         report.num_tokens += len(tokens.input_ids)
@@ -90,12 +97,12 @@ def tokenize(
 
 
 def _cut(
-    prompt: list[int], completion: list[int], max_length: int, origin: str, report: LengthReport
+    prompt: list[int], completion: list[int], max_length: int, num_start: int, origin: str, report: LengthReport
 ) -> tuple[list[int], list[int]]:
     keep = max(max_length - len(completion), min(len(prompt), max_length // LEAST_PROMPT_FRACTION))
     if keep < len(prompt):
         report.truncated.append(origin)
-        prompt = prompt[len(prompt) - keep :]
+        prompt = keep_end(prompt, keep, num_start)
     if len(prompt) + len(completion) > max_length:
         report.stopless.append(origin)
         completion = completion[: max_length - len(prompt)]

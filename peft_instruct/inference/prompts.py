@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_instruct.data.tokens import Tokenizer, prompt_ids
+from peft_instruct.data.tokens import Tokenizer, keep_end, prompt_ids, start_ids
 
 LARGEST_ROOM_FRACTION = 4
 """A prompt is cut for at most positions / 4 new tokens; a shorter prompt leaves more, and then gets more."""
@@ -36,9 +36,11 @@ def fit_prompts(
     room = min(max_new_tokens, max(1, positions // LARGEST_ROOM_FRACTION))
     # A model is given at least one token; GPT-2's text begins after an end-of-text token.
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    num_start = len(start_ids(tokenizer))
     fitted = []
     for ids in prompt_ids(tokenizer, prompts):
-        num_cut = max(0, len(ids) - (positions - room))
-        kept = ids[num_cut:] or [start]
-        fitted.append(FittedPrompt(tuple(kept), min(max_new_tokens, positions - len(kept)), num_cut))
+        kept = keep_end(ids, positions - room, num_start) or [start]
+        fitted.append(
+            FittedPrompt(tuple(kept), min(max_new_tokens, positions - len(kept)), max(0, len(ids) - len(kept)))
+        )
     return fitted
