@@ -6,6 +6,7 @@ stdout is the result (with --json exactly one document), stderr is progress and 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -50,14 +51,26 @@ def _leave(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+class Progress:
+    """Lines on stderr; on a terminal the last one may be rewritten in place."""
+
+    def __init__(self) -> None:
+        self.is_live = False
+
+    def say(self, line: str) -> None:
+        click.echo(("\r\x1b[2K" if self.is_live else "") + safe_text(line), err=True)
+        self.is_live = False
+
+    def live(self, line: str) -> None:
+        # A line that wraps could not be taken back.
+        fitting = safe_text(line, keep="")[: shutil.get_terminal_size().columns - 1]
+        click.echo(f"\r\x1b[2K{fitting}", err=True, nl=False)
+        self.is_live = True
+
+
 def say(line: str) -> None:
-    """A line of progress."""
+    """A line of progress of a command that has no live line."""
     click.echo(safe_text(line), err=True)
-
-
-def live(line: str) -> None:
-    """Progress that rewrites its line; an empty line ends it."""
-    click.echo(f"\r\x1b[2K{safe_text(line)}" if line else "", err=True, nl=not line)
 
 
 def show(result: Result, as_json: bool) -> None:
@@ -107,8 +120,9 @@ def train(recipe: str, overrides: tuple[str, ...], out: Path | None, if_exists: 
     """
     from peft_instruct.commands.train import train as run
 
-    rewrite = live if sys.stderr.isatty() and not as_json else None
-    show(run(recipe, overrides, out=out, if_exists=if_exists, say=say, live=rewrite), as_json)
+    progress = Progress()
+    live = progress.live if sys.stderr.isatty() and not as_json else None
+    show(run(recipe, overrides, out=out, if_exists=if_exists, say=progress.say, live=live), as_json)
 
 
 @cli.command()

@@ -180,8 +180,6 @@ class Run:
         seconds = time.monotonic() - began
         samples.take(trainer.state)
         trainer.release_model()
-        if self.live:
-            self.live("")
         return Learned(trainer.state.global_step, seconds, float(outcome.training_loss))
 
     def _samples(self, base: Base, trainable: Trainable, data: InstructionData, writer: MetricsWriter) -> Samples:
