@@ -1,4 +1,4 @@
-"""`python -m peft_instruct` is `peft-instruct`; also what `accelerate launch -m peft_instruct` runs."""
+"""`python -m peft_instruct` is `peft-instruct`."""
 
 from peft_instruct.cli import main
 

@@ -18,6 +18,8 @@ from peft_instruct.errors import PeftInstructError, UnavailableError
 from peft_instruct.report.safe_text import safe_text
 
 INTERRUPTED = 130
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""As CUDA and MPS, the CPU's allocator, and Windows say it (torch 2.13)."""
 
 
 class Result(Protocol):
@@ -44,6 +46,16 @@ def main() -> None:
         _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        _leave(f"{error.filename or 'a file'}: {error.strerror or error}. Check the place and its free space.", 1)
+    except RuntimeError as error:
+        if not any(text in str(error) for text in OUT_OF_MEMORY):
+            raise
+        _leave(
+            f"out of memory ({str(error).splitlines()[0][:160]}). Lower training.batch_size and raise accumulation, "
+            "lower data.max_length, or set training.gradient_checkpointing: true (--batch-size elsewhere).",
+            1,
+        )
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 PREFLIGHT_SECONDS = 2.0
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -80,6 +81,14 @@ def _hub_state(hub_ids: list[str]) -> HubState:
     asking.join(PREFLIGHT_SECONDS * 1.5)
     reason = outcome[0] if outcome else f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s"
     return HubState(not reason, reason)
+
+
+def seen_from(path: str | Path, here: Path) -> str:
+    """A path relative to `here`, with `/`; on another drive, where there is no such way, as it is."""
+    try:
+        return Path(os.path.relpath(path, here)).as_posix()
+    except ValueError:
+        return str(path)
 
 
 def library_versions() -> dict[str, str]:

@@ -26,17 +26,20 @@ def card(manifest: AdapterManifest, description: str, scores: dict[str, Any]) ->
         "---\n"
     )
     revision = f" (revision `{manifest.base.revision}`)" if manifest.base.revision else ""
+    from_scratch = not manifest.base.fingerprint
     kinds = {"lora": "A LoRA adapter for", "full": "A full fine-tune of", "merged": "A merged model from"}
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in scores.items())
     table = f"\n## Held-out rows\n\n| measure | base → tuned |\n|---|---|\n{rows}\n" if rows else ""
     return (
         f"{front}\n# {manifest.name}\n\n{description or 'Instruction-tuned with peft-instruct.'}\n\n"
-        f"{kinds[manifest.kind]} `{manifest.base.id}`{revision}, made by "
+        f"{'Trained from random weights with the tokenizer of' if from_scratch else kinds[manifest.kind]} "
+        f"`{manifest.base.id}`{revision}, made by "
         f"peft-instruct {manifest.environment.get('versions', {}).get('peft-instruct', '')}.\n{table}\n"
         "## Prompt\n\nIt follows instructions only in the prompt that it was trained with:\n\n"
         f"```text\n{manifest.template.without_input}\n```\n\n"
         '## Use\n\n```bash\npeft-instruct generate FOLDER "Name three primary colours."\n```\n\n'
-        "What was measured and proven is in `manifest.json`; the run's report is `report.html`.\n"
+        "What was measured and proven is in `manifest.json`"
+        f"{'' if manifest.kind == 'merged' else '; the report of the run is `report.html`'}.\n"
     )
 
 

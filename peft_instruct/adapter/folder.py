@@ -154,7 +154,8 @@ def load_tuned(
         check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
         return Tuned(adapter, loaded, loaded.model)
     location = base_location(adapter, hub, base)
-    loaded = load_base(_model_section(adapter, location, quantization), location, compute)
+    section = _model_section(adapter, location, quantization)
+    loaded = load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter))
     check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
     return Tuned(adapter, loaded, _attach(loaded.model, adapter))
 
@@ -168,7 +169,13 @@ def load_untuned(adapter: Adapter, compute: Compute, hub: HubState, base: str | 
     if not adapter.manifest.base.fingerprint:
         raise AdapterError(f"{adapter.path}: trained from random weights, so it has no base to compare with.")
     location = base_location(adapter, hub, base)
-    return load_base(_model_section(adapter, location, "none"), location, compute)
+    section = _model_section(adapter, location, "none")
+    return load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter))
+
+
+def _own_tokenizer(adapter: Adapter) -> Location | None:
+    """The tokenizer in the folder itself: of a whole model, or of an adapter trained with another than its base's."""
+    return Location(str(adapter.path), adapter.path) if (adapter.path / "tokenizer.json").is_file() else None
 
 
 def _model_section(adapter: Adapter, location: Location, quantization: str | None) -> ModelSection:

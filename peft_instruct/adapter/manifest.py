@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peft_instruct.data.templates import GOLDEN_EXAMPLES, Template
 from peft_instruct.data.tokens import prompt_ids, text_ids
+from peft_instruct.environment import seen_from
 from peft_instruct.errors import AdapterError
 from peft_instruct.model.base import Base
 from peft_instruct.model.location import STARTER, Location, weight_fingerprint
@@ -18,6 +19,8 @@ from peft_instruct.recipe.schema import GenerationSection
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+FOR_PEOPLE = frozenset({"README.md", "report.html", "loss.svg", "metrics.jsonl"})
+"""Files that nothing is computed from: a card may be edited for the hub."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -90,7 +93,7 @@ def identity_of(base: Base, adapter_folder: Path, init: str) -> BaseIdentity:
     return BaseIdentity(
         id=location.folder.resolve().name if is_folder else location.id,
         revision=location.revision,
-        relative_path=os.path.relpath(location.folder.resolve(), adapter_folder.resolve()) if is_folder else "",
+        relative_path=seen_from(location.folder.resolve(), adapter_folder.resolve()) if is_folder else "",
         model_type=base.model_type,
         fingerprint=weight_fingerprint(location) if init == "pretrained" else "",
         quantization=base.quantization,
@@ -134,7 +137,7 @@ def check_golden(manifest: AdapterManifest, tokenizer: Any, place: str) -> None:
             at = next((i for i, (a, b) in enumerate(pairs) if a != b), "the end")
             raise AdapterError(
                 f"{place}: the tokenizer gives other ids than in training (golden example {number}, token {at}). "
-                "expected the tokenizer that the adapter was trained with."
+                "Restore the tokenizer files of its base, or name the right base with --base."
             )
 
 
@@ -186,6 +189,8 @@ def _damage(folder: Path, manifest: AdapterManifest) -> list[str]:
     problems = []
     for name, stamp in manifest.files.items():
         file = folder / name
+        if name in FOR_PEOPLE:
+            continue
         if not file.resolve().is_relative_to(folder.resolve()):
             problems.append(f"{name}: outside the folder.")
         elif not file.is_file():

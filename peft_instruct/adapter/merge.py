@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from peft_instruct.adapter.card import card
 from peft_instruct.adapter.folder import Adapter, Tuned, load_tuned, write_model
-from peft_instruct.adapter.manifest import stamp_files, write_manifest
+from peft_instruct.adapter.manifest import BaseIdentity, stamp_files, write_manifest
 from peft_instruct.adapter.probe import probe_in_fresh_process
 from peft_instruct.adapter.proofs import (
     NUM_GREEDY_TOKENS,
@@ -26,7 +26,8 @@ from peft_instruct.adapter.proofs import (
     probe_inputs,
     probe_logits,
 )
-from peft_instruct.environment import HubState
+from peft_instruct.data.tokens import start_ids
+from peft_instruct.environment import HubState, seen_from
 from peft_instruct.errors import AdapterError
 from peft_instruct.model.device import DTYPES, Compute, environment_stamp
 
@@ -94,7 +95,7 @@ def merge_adapter(
     try:
         _write(tuned, partial, dtype)
         report = _prove(partial, out, reference, text, quantized, dtype)
-        _seal(adapter, tuned, partial, out.name, report)
+        _seal(adapter, tuned, partial, out, report)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -118,7 +119,7 @@ def _write(tuned: Tuned, folder: Path, dtype: str) -> None:
     except ValueError as error:
         raise AdapterError(f"{tuned.adapter.path}: cannot be merged ({error}).") from error
     tokenizer = tuned.tokenizer
-    tokenizer.chat_template = tuned.template.chat_template()
+    tokenizer.chat_template = tuned.template.chat_template(starts_with_bos=bool(start_ids(tokenizer)))
     generation = merged.generation_config
     generation.max_new_tokens = tuned.adapter.manifest.generation.max_new_tokens
     merged = merged.to(DTYPES[dtype])
@@ -167,12 +168,13 @@ def _prove(
     )
 
 
-def _seal(adapter: Adapter, tuned: Tuned, folder: Path, name: str, report: MergeReport) -> None:
+def _seal(adapter: Adapter, tuned: Tuned, folder: Path, out: Path, report: MergeReport) -> None:
     proof = report.record()
     del proof["folder"]
     manifest = adapter.manifest.model_copy(
         update={
-            "name": name,
+            "name": out.name,
+            "base": _base_seen_from(out, tuned),
             "kind": "merged",
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "environment": environment_stamp(tuned.base.compute),
@@ -182,4 +184,14 @@ def _seal(adapter: Adapter, tuned: Tuned, folder: Path, name: str, report: Merge
     scores = {key: value for key, value in adapter.manifest.metrics.items() if isinstance(value, list)}
     text = card(manifest, f"The adapter {adapter.manifest.name} merged into its base.", scores)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    recipe = adapter.path / "recipe.yaml"
+    if recipe.is_file():  # so that `evaluate` knows the held-out rows
+        shutil.copyfile(recipe, folder / recipe.name)
     write_manifest(folder, manifest.model_copy(update={"files": stamp_files(folder)}))
+
+
+def _base_seen_from(out: Path, tuned: Tuned) -> BaseIdentity:
+    identity = tuned.adapter.manifest.base
+    if not identity.relative_path:
+        return identity
+    return identity.model_copy(update={"relative_path": seen_from(tuned.base.location.folder.resolve(), out.resolve())})

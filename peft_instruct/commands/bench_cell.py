@@ -40,7 +40,7 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
     from peft_instruct.bench.stopwatch import Stopwatch
     from peft_instruct.bench.witness import Witness
     from peft_instruct.data.prepare import read_instruction_data
-    from peft_instruct.data.tokens import pack, tokenize
+    from peft_instruct.data.tokens import model_rows
     from peft_instruct.model.adapters import make_trainable
     from peft_instruct.model.base import check_lengths, load_base
     from peft_instruct.model.device import choose_compute
@@ -55,9 +55,7 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
     other = recipe.model.tokenizer
     tokenizer_location = locate(other, "main", hub, "model.tokenizer") if other else None
     base = load_base(recipe.model, location, compute, tokenizer_location=tokenizer_location, seed=training.seed)
-    tokens, _ = tokenize(rows, base.tokenizer, max_length=section.max_length, overlong=section.overlong)
-    if section.packing:
-        tokens = pack(tokens, section.max_length)
+    tokens, _ = model_rows(rows, base.tokenizer, section)
     trainable = make_trainable(base, recipe.method)
     matrices = matrices_of(trainable.model, base.model.config)
 

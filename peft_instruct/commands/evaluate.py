@@ -122,7 +122,8 @@ def evaluate(
     path = find_adapter(adapter_path)
     recipe = recipe_of(path, data)
     sources = [data] if data else [recipe.data.train, recipe.data.validation, recipe.data.test] if recipe else []
-    hub = prepare_environment(hub_ids_of_adapter(path, base) + [s for s in sources if s and is_hub_id(s)])
+    bases = hub_ids_of_adapter(path, base, needs_base=untuned)
+    hub = prepare_environment([*bases, *(source for source in sources if source and is_hub_id(source))])
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.model.device import choose_compute, environment_stamp
 

@@ -132,7 +132,7 @@ def generate(
     """
     _check_usage(instruction, input, file, out, seed, batch_size)
     path = find_adapter(adapter_path)
-    hub = prepare_environment(hub_ids_of_adapter(path, base))
+    hub = prepare_environment(hub_ids_of_adapter(path, base, needs_base=compare))
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.inference.complete import new_seed
     from peft_instruct.model.device import choose_compute

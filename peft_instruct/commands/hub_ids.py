@@ -17,12 +17,17 @@ def hub_ids_of(recipe: Recipe) -> list[str]:
     return [m for m in models if is_hub_model(m)] + [s for s in sources if s and is_hub_id(s)]
 
 
-def hub_ids_of_adapter(folder: Path, base: str | None = None) -> list[str]:
-    """The base that an adapter folder names, where it is a hub id; a damaged folder is told of later."""
+def hub_ids_of_adapter(folder: Path, base: str | None = None, needs_base: bool = True) -> list[str]:
+    """The base that an adapter folder names, where it is a hub id; a damaged folder is told of later.
+
+    Args:
+        needs_base: also a whole model is to be compared with its base.
+    """
     if base is not None:
         return [base] if is_hub_model(base) else []
     try:
-        identity = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["base"]
-        return [identity["id"]] if identity["revision"] else []
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        is_wanted = needs_base or manifest["kind"] == "lora"
+        return [manifest["base"]["id"]] if is_wanted and manifest["base"]["revision"] else []
     except (OSError, ValueError, KeyError, TypeError):
         return []

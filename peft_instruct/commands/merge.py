@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
-from peft_instruct.environment import prepare_environment
+from peft_instruct.environment import prepare_environment, seen_from
 from peft_instruct.errors import AdapterError
 from peft_instruct.recipe.shipped import find_adapter
 
@@ -61,7 +61,8 @@ def merge(
         AdapterError: the folder exists, the adapter is unusable, or the merged model is not equal to it.
     """
     path = find_adapter(adapter_path)
-    folder = out or Path(adapter_path).with_name(f"{path.name}-merged")
+    here = Path(adapter_path).absolute()
+    folder = out or Path(seen_from(here.with_name(f"{here.name}-merged"), Path.cwd()))
     if folder.exists():
         raise AdapterError(f"{folder}: exists already. Remove it, or name another folder with --out.")
     hub = prepare_environment(hub_ids_of_adapter(path, base))

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of
-from peft_instruct.environment import prepare_environment
-from peft_instruct.errors import AdapterError
+from peft_instruct.environment import prepare_environment, seen_from
+from peft_instruct.errors import AdapterError, UnavailableError
 from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe, load_recipe
 
 Say = Callable[[str], None]
 ADAPTERS = Path("adapters")
+OURS = frozenset({
+    "manifest.json", "recipe.yaml", "metrics.jsonl", "README.md", "report.html", "loss.svg", "checkpoints",
+    "config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
+})  # fmt: skip
+"""What a run writes into its folder, besides files that begin with one of the next."""
+WEIGHTS_AND_TOKENIZER = ("model", "adapter_", "tokenizer", "special_tokens", "added_tokens")
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,10 @@ def train(
     Raises:
         PeftInstructError: everything that a user can cause, most of it before the model is loaded.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UnavailableError("train: several processes are not supported yet. Start one (CUDA_VISIBLE_DEVICES=0).")
     recipe = _without_absolute_paths(load_recipe(recipe_name, overrides))
-    folder = _claim(out or ADAPTERS / recipe.name, if_exists)
+    folder = _claim(out or ADAPTERS / recipe.name, recipe, if_exists)
     hub = prepare_environment(hub_ids_of(recipe))
     try:
         # Before torch is imported: a base that cannot be had is told at once.
@@ -141,26 +149,31 @@ def _without_absolute_paths(recipe: Recipe) -> Recipe:
     for name, keys in sections.items():
         section = getattr(recipe, name)
         paths = {key: getattr(section, key) for key in keys}
-        here = {key: os.path.relpath(path) for key, path in paths.items() if path and os.path.isabs(path)}
+        here = {key: seen_from(path, Path.cwd()) for key, path in paths.items() if path and os.path.isabs(path)}
         recipe = recipe.model_copy(update={name: section.model_copy(update=here)})
     return recipe
 
 
-def _claim(folder: Path, if_exists: str) -> Path:
+def _claim(folder: Path, recipe: Recipe, if_exists: str) -> Path:
     """The folder of the run; what an earlier run left in it stays until this one is known to be able to start.
 
     Raises:
-        AdapterError: it holds a finished adapter, something else, or cannot be written.
+        AdapterError: it holds a finished adapter or an unfinished run that may not be replaced, anything that no run
+            of ours wrote, or what this run reads; or it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise AdapterError(f"{folder}: is a file. Name a folder with --out.")
-    if (folder / "manifest.json").is_file() and if_exists == "refuse":
-        raise AdapterError(
-            f"{folder}: holds a finished adapter. Replace it with --if-exists replace, or name another with --out."
-        )
-    known = {"manifest.json", "metrics.jsonl", "recipe.yaml"}
-    if folder.is_dir() and any(folder.iterdir()) and not known & {path.name for path in folder.iterdir()}:
-        raise AdapterError(f"{folder}: is not empty and not of ours. Name another folder with --out.")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or folder.resolve() == Path.cwd():
+        raise AdapterError(f"{folder}: is a file, a link or the working folder. Name a folder of its own with --out.")
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    foreign = sorted(name for name in found if name not in OURS and not name.startswith(WEIGHTS_AND_TOKENIZER))
+    if foreign or (found and "recipe.yaml" not in found):
+        named = ", ".join(foreign[:3]) or "no recipe.yaml"
+        raise AdapterError(f"{folder}: holds what no run wrote ({named}). Name another folder with --out.")
+    if if_exists == "refuse" and ("manifest.json" in found or any((folder / "checkpoints").glob("checkpoint-*"))):
+        what = "a finished adapter" if "manifest.json" in found else "an unfinished run with checkpoints"
+        raise AdapterError(f"{folder}: holds {what}. Replace it with --if-exists replace, or name another with --out.")
+    for key, read in (("model.base", recipe.model.base), ("data.train", recipe.data.train)):
+        if found and Path(read).exists() and Path(read).resolve().is_relative_to(folder.resolve()):
+            raise AdapterError(f"{folder}: {key} is in it and would be lost. Name another folder with --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()

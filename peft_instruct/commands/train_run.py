@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from peft_instruct.bench.memory import peak_memory
 from peft_instruct.commands.held_out import HeldOut, side_by_side
 from peft_instruct.commands.train import Answer, TrainResult, figure
 from peft_instruct.data.prepare import InstructionData, read_instruction_data
-from peft_instruct.data.tokens import pack, tokenize
+from peft_instruct.data.tokens import model_rows
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
 from peft_instruct.evaluation.scores import Scores, evenly
@@ -35,6 +34,7 @@ from peft_instruct.inference.complete import complete
 from peft_instruct.model.adapters import Trainable, make_trainable
 from peft_instruct.model.base import Base, check_lengths, load_base
 from peft_instruct.model.device import choose_compute, environment_stamp
+from peft_instruct.model.families import resolve_targets
 from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import GenerationSection
@@ -134,6 +134,8 @@ class Run:
             recipe.model, location, compute, tokenizer_location=tokenizer_location, seed=recipe.training.seed
         )
         self.say(f"{recipe.model.base} on {compute.device} ({compute.device_name}), {compute.precision}")
+        if recipe.method.kind == "lora":
+            resolve_targets(base.model, base.model_type, recipe.method.targets)
         train = self._tokens("train", data.train, base)
         validation = self._tokens("validation", data.validation, base) if data.validation else []
         self._begin_folder()
@@ -147,11 +149,7 @@ class Run:
 
     def _tokens(self, split: str, rows: list[PromptCompletion], base: Base) -> list[Tokens]:
         section = self.recipe.data
-        # Packing cuts documents into rows itself, so none is too long.
-        limit = sys.maxsize if section.packing else section.max_length
-        tokens, report = tokenize(rows, base.tokenizer, max_length=limit, overlong=section.overlong)
-        if section.packing:
-            tokens = pack(tokens, section.max_length)
+        tokens, report = model_rows(rows, base.tokenizer, section)
         self.length_notes.append(_lengths_line(split, report, len(tokens)))
         self.say(self.length_notes[-1])
         return tokens
@@ -202,6 +200,8 @@ class Run:
         """Weights on the disk, and the manifest that `_seal` completes and writes last."""
         identity = identity_of(base, self.folder, self.recipe.model.init)
         write_weights(trainable.model, base.tokenizer, self.folder, identity.id)
+        if self.recipe.model.tokenizer:
+            base.tokenizer.save_pretrained(str(self.folder))
         return AdapterManifest(
             name=self.recipe.name,
             kind=self.recipe.method.kind,

@@ -80,6 +80,14 @@ def read_source(source: str, section: DataSection) -> tuple[list[PromptCompletio
     template = template_of(section.template) if form.name == "alpaca" else AS_IS
     if template is AS_IS and "template" in section.model_fields_set:
         notes.append(f"{source}: data.template is not applied, the rows are {form.name} already")
+    if form.name == "alpaca" and "{input}" not in template.with_input:
+        column = form.columns.get("input", "")
+        lost = [row.origin for row in found.rows if str(row.values.get(column) or "").strip()]
+        if lost:
+            raise DatasetError(
+                f"{source}: {len(lost)} rows have an input (first {lost[0]}), but data.template.prompt has no "
+                "{input}: it would be lost. Add {input} to the template."
+            )
     reader = RowReader(form)
     pairs = reader.read(found.rows, template)
     problems = reader.problems + (reader.empty if section.empty == "error" else [])

@@ -81,7 +81,7 @@ def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
 def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadRowError]:
     """JSON Lines; a `.json` file that is one record spread over lines is told as what it is."""
     found = list(read_json_lines(text, str(path)))
-    if path.suffix == ".json" and any(isinstance(row, BadRowError) for row in found) and text.lstrip()[:1] == "{":
+    if path.suffix == ".json" and found and isinstance(found[0], BadRowError) and text.lstrip()[:1] == "{":
         yield BadRowError(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
     else:
         yield from found
@@ -142,7 +142,7 @@ def _from_hub(source: str, revision: str) -> Rows:
         loaded = datasets.load_dataset(named["id"], split=split, revision=revision)
     except DatasetNotFoundError as error:
         raise DatasetError(f"{source}: no such file, and no such dataset on the hub (revision {revision}).") from error
-    except (ConnectionError, OSError, DatasetsError, ValueError) as error:
+    except (ConnectionError, OSError, DatasetsError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
             f"{source}: cannot be loaded from the hub ({first_line}). "

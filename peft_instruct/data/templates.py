@@ -40,18 +40,22 @@ class Template:
             group=example.group,
         )
 
-    def chat_template(self) -> str:
+    def chat_template(self, starts_with_bos: bool = False) -> str:
         """The same prompt as a Jinja chat template, so that other tools prompt the model as it was trained.
 
         A user's message is the instruction; an assistant's message is followed by the end-of-text token.
+
+        Args:
+            starts_with_bos: the tokenizer puts a beginning-of-text token before every text.
         """
-        before, _, after = self.without_input.partition("{instruction}")
+        pieces = self.without_input.replace("{input}", "").split("{instruction}")
+        prompt = " + message['content'] + ".join(_literal(piece) for piece in pieces)
         return (
-            "{%- for message in messages -%}"
+            ("{{- bos_token -}}" if starts_with_bos else "") + "{%- for message in messages -%}"
             "{%- if message['role'] == 'assistant' -%}"
             "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
             "{%- else -%}"
-            f"{{{{ {_literal(before)} + message['content'] + {_literal(after)} }}}}"
+            f"{{{{ {prompt} }}}}"
             "{%- endif -%}"
             "{%- endfor -%}"
         )

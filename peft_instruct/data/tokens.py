@@ -8,11 +8,13 @@ stop token is appended as an id. Text of the user that spells a special token st
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from peft_instruct.data.types import IGNORED_LABEL, LengthReport, PromptCompletion, Tokens
 from peft_instruct.errors import DatasetError
+from peft_instruct.recipe.schema import DataSection
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
 
@@ -94,6 +96,20 @@ def tokenize(
             "tokens). Raise max_length, or set overlong: truncate."
         )
     return kept, report
+
+
+def model_rows(
+    rows: Sequence[PromptCompletion], tokenizer: Tokenizer, section: DataSection
+) -> tuple[list[Tokens], LengthReport]:
+    """The rows that a model learns from, as a recipe's data section says, packed where it says so.
+
+    Raises:
+        DatasetError: see `tokenize`.
+    """
+    # Packing cuts documents into rows itself, so none is too long.
+    limit = sys.maxsize if section.packing else section.max_length
+    tokens, report = tokenize(rows, tokenizer, max_length=limit, overlong=section.overlong)
+    return (pack(tokens, section.max_length) if section.packing else tokens), report
 
 
 def _cut(

@@ -79,7 +79,7 @@ class LengthReport:
     Attributes:
         truncated: origins of rows of which prompt tokens were cut.
         stopless: origins of rows whose completion was cut, so that they do not teach stopping.
-        dropped: origins of rows left out, because the policy says so or no completion token was left.
+        dropped: origins of rows left out, because the policy says so.
     """
 
     num_rows: int = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft_instruct.data.prepare import read_instruction_data, read_source
+from peft_instruct.data.sources import STARTER, is_hub_id
 from peft_instruct.data.templates import Template
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import AdapterError, DatasetError
@@ -41,6 +42,12 @@ def held_out_rows(
         found, _, notes = read_source(data, _section_of(data, recipe, manifest.prompt_template()))
         return data, found, notes
     assert recipe is not None  # recipe_of
+    for source in (recipe.data.train, recipe.data.validation, recipe.data.test):
+        if source and not is_hub_id(source) and not source.startswith(STARTER) and not Path(source).exists():
+            raise DatasetError(
+                f"{source}: not found from {Path.cwd().name}/; recipe.yaml names it as seen from where `train` ran. "
+                "Run there, or use --data FILE."
+            )
     split = read_instruction_data(recipe.data, recipe.training.seed)
     name, found = ("test", split.test) if split.test else ("validation", split.validation)
     if not found:
@@ -63,4 +70,5 @@ def _section_of(data: str, recipe: Recipe | None, template: Template) -> DataSec
     if recipe is None:
         return DataSection(train=data, template=rendered)
     form = "text" if recipe.data.format == "text" else "auto"
-    return recipe.data.model_copy(update={"train": data, "template": rendered, "format": form})
+    revision = recipe.data.revision if data == recipe.data.train else "main"
+    return recipe.data.model_copy(update={"train": data, "template": rendered, "format": form, "revision": revision})

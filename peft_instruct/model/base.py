@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from peft_instruct.errors import ModelError, RecipeError
+from peft_instruct.errors import ModelError, RecipeError, UnavailableError
 from peft_instruct.model.device import DTYPES, Compute
 from peft_instruct.model.location import Location, read_config, weight_files
 from peft_instruct.model.tokenizer import check_fits, load_tokenizer
@@ -81,12 +81,13 @@ def load_base(
         ModelError: the weights or the tokenizer are unusable.
     """
     raw = read_config(location)
-    tokenizer = load_tokenizer((tokenizer_location or location).folder)
+    place = "model.tokenizer" if tokenizer_location else "model.base"
+    tokenizer = load_tokenizer((tokenizer_location or location).folder, place)
     if section.init == "random":
         model = _random_model(section, location, tokenizer, seed)
     else:
         model = _pretrained_model(section, location, compute)
-    check_fits(tokenizer, model.config.get_text_config().vocab_size)
+    check_fits(tokenizer, model.config.get_text_config().vocab_size, place)
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id
@@ -117,6 +118,11 @@ def _pretrained_model(section: ModelSection, location: Location, compute: Comput
             output_loading_info=True,
             **arguments,
         )
+    except ImportError as error:
+        raise UnavailableError(
+            f"model.quantization: {section.quantization} needs bitsandbytes ({str(error).splitlines()[0]}). "
+            "pip install bitsandbytes, or set model.quantization: none."
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"model.base: {location.id!r} cannot be loaded ({first_line}).") from error

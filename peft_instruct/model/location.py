@@ -34,7 +34,8 @@ class Location:
 
 
 def is_hub_model(base: str) -> bool:
-    return base != STARTER and not Path(base).exists() and not base.startswith((".", "/", "~")) and base.count("/") <= 1
+    is_local = base == STARTER or base.startswith((".", "/", "~")) or "\\" in base or Path(base).exists()
+    return not is_local and base.count("/") <= 1
 
 
 def locate(base: str, revision: str, hub: HubState, place: str = "model.base") -> Location:
@@ -65,6 +66,7 @@ def _fetch(base: str, revision: str, hub: HubState, place: str) -> Location:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -72,6 +74,11 @@ def _fetch(base: str, revision: str, hub: HubState, place: str) -> Location:
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)
     try:
         folder = Path(snapshot_download(base, revision=revision, allow_patterns=WANTED_FILES))
+    except HFValidationError as error:
+        raise ModelError(
+            f"{place}: {base!r} is no folder here and no hub id. expected a folder with config.json, owner/name, or "
+            "starter."
+        ) from error
     except GatedRepoError as error:
         raise ModelError(f"{place}: {base} is gated. Accept its terms on {endpoint}/{base}, then log in.") from error
     except RepositoryNotFoundError as error:
@@ -120,6 +127,8 @@ def weight_files(location: Location) -> list[Path]:
     if not files:
         pickled = sorted(path.name for suffix in ("bin", "pt", "pth") for path in location.folder.glob(f"*.{suffix}"))
         found = f"found {', '.join(pickled)}: pickles can run code and are not read" if pickled else "no weights found"
+        if location.revision:
+            found = f"the repository has none at revision {location.revision[:12]}; pickled weights are not fetched"
         raise ModelError(
             f"model.base: {location.id!r} has no .safetensors ({found}). Convert it, or choose another revision."
         )

@@ -60,7 +60,7 @@ def score(
             learned_BT = labels_BT[:, 1:] != IGNORED_LABEL
             targets_N = labels_BT[:, 1:][learned_BT]
             logits_NV = logits_BTV[:, :-1][learned_BT].float()
-            nats += float(torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum").double())
+            nats += torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum").item()
             num_tokens += len(targets_N)
             num_correct += int((logits_NV.argmax(-1) == targets_N).sum())
     return TokenScores(nats, num_tokens, num_correct)

@@ -50,7 +50,7 @@ def check_fits(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int, place: 
     if largest >= vocabulary_size:
         raise ModelError(
             f"{place}: the tokenizer's largest id is {largest}, the model's vocabulary has {vocabulary_size} rows. "
-            "They do not belong together."
+            "They do not belong together: name the model's own tokenizer under model.tokenizer, or remove that key."
         )
 
 

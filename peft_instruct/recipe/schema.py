@@ -189,8 +189,8 @@ class TrainingSection(Section):
     """Steps between lines of metrics.jsonl."""
     evaluate_every: Positive | Literal["epoch", "never"] = "epoch"
     """Steps between validation losses."""
-    save_every: Positive | Literal["epoch", "never"] = "epoch"
-    """Steps between checkpoints; with early stopping it follows `evaluate_every`."""
+    save_every: Positive | Literal["epoch", "never"] = "never"
+    """Steps between checkpoints (gone when a run is done); with `keep_best` it follows `evaluate_every`."""
     keep_best: bool = False
     """Hand over the weights of the lowest validation loss instead of the last ones."""
     early_stopping: EarlyStopping | None = None

@@ -6,7 +6,6 @@ trl 1.16); a test holds the whole SFTConfig against a golden file.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from trl import SFTConfig
@@ -22,15 +21,6 @@ OPTIMIZERS = {
     "muon": "adamw_torch_fused",  # for the part that is not Muon's; see CompletionTrainer.create_optimizer
 }
 CHECKPOINTS_KEPT = 2
-
-
-def num_steps(recipe: Recipe, num_rows: int, num_processes: int = 1) -> int:
-    """Optimizer steps of a run; the last, smaller accumulation window of an epoch is a step of its own."""
-    training = recipe.training
-    if training.max_steps is not None:
-        return training.max_steps
-    num_batches = math.ceil(num_rows / (training.batch_size * num_processes))
-    return max(1, math.ceil(training.epochs * math.ceil(num_batches / training.accumulation)))
 
 
 def sft_arguments(recipe: Recipe, compute: Compute, checkpoints: Path, *, has_validation: bool) -> SFTConfig:

@@ -54,7 +54,8 @@ class MetricsWriter(TrainerCallback):
         if not state.is_world_process_zero or not ({"loss", "validation_loss"} & set(metrics)):
             return
         self.append({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **metrics})
-        for name in ("loss", "validation_loss", "gradient_norm"):
+        # The loss scale of fp16 overflows now and then: that step is skipped, and the scale halved.
+        for name in ("loss", "validation_loss", *(() if args.fp16 else ("gradient_norm",))):
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise PeftInstructError(
                     f"training: the {name.replace('_', ' ')} is {metrics[name]} at step {state.global_step}: the run "
@@ -122,6 +123,7 @@ class Samples(TrainerCallback):
     ) -> None:
         """`prompts` maps what a person reads (the instruction) to what the model gets."""
         self.prompts, self.answer, self.every, self.writer, self.say = prompts, answer, every, writer, say
+        self.last_step = -1
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
@@ -134,8 +136,9 @@ class Samples(TrainerCallback):
             self.take(state)
 
     def take(self, state: TrainerState) -> None:
-        if not self.prompts or not state.is_world_process_zero:
+        if not self.prompts or not state.is_world_process_zero or state.global_step == self.last_step:
             return
+        self.last_step = state.global_step
         answers = self.answer(list(self.prompts.values()))
         samples = dict(zip(self.prompts, answers, strict=True))
         self.writer.append({"step": state.global_step, "samples": samples})

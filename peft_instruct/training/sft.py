@@ -37,8 +37,7 @@ def build_trainer(
     arguments = sft_arguments(recipe, base.compute, folder / CHECKPOINTS, has_validation=bool(validation))
     if arguments.n_gpu > 1:
         raise UnavailableError(
-            f"training.device: {arguments.n_gpu} GPUs in one process. Make one visible (CUDA_VISIBLE_DEVICES=0), or "
-            "start one process each: accelerate launch -m peft_instruct train RECIPE."
+            f"training.device: {arguments.n_gpu} GPUs in one process. Make one visible: CUDA_VISIBLE_DEVICES=0."
         )
     extra: list[TrainerCallback] = list(callbacks)
     stopping = recipe.training.early_stopping

@@ -60,7 +60,8 @@ class CompletionTrainer(SFTTrainer):
             f"{metric_key_prefix}_loss": total.loss,
             f"{metric_key_prefix}_token_accuracy": total.token_accuracy,
         }
-        self.log(dict(metrics))
+        # Not SFTTrainer's own `log`: it would add the training tokens' accuracy to this record and begin a new window.
+        super(SFTTrainer, self).log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -80,6 +81,7 @@ class CompletionTrainer(SFTTrainer):
         for patched in (model, model.get_base_model()) if has_adapter(model) else (model,):
             patched.__dict__.pop("forward", None)
             patched.__dict__.pop("_original_forward", None)
+        model.config.use_cache = True  # the Trainer switches it off, and it would be saved so
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Left out: TRL writes a card into every checkpoint; ours is written once, with what was proven."""

@@ -10,7 +10,6 @@ import pytest
 from safetensors import safe_open
 
 from peft_instruct.commands.generate import generate
-from peft_instruct.commands.train import train
 from peft_instruct.data.sources import read_rows
 from peft_instruct.model.location import STARTER_FOLDER, Location
 from peft_instruct.model.tokenizer import load_tokenizer
@@ -42,7 +41,7 @@ def test_the_shipped_rows_are_what_the_generator_gives(split: str) -> None:
     assert [row["group"] for row in shipped] == [row["skill"] for row in made]
 
 
-def test_the_shipped_adapter_answers_right_after_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_adapter_answers_after_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = generate("adapters/quickstart-lora", "What is the opposite of hot?", device="cpu", say=silent)
     (one,) = result.completed

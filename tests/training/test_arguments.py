@@ -9,7 +9,7 @@ from typing import Any
 from peft_instruct.model.device import Compute
 from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.schema import Recipe
-from peft_instruct.training.arguments import num_steps, sft_arguments
+from peft_instruct.training.arguments import sft_arguments
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "sft_config.json"
 CPU = Compute("cpu", "fp32", "a processor")
@@ -54,12 +54,6 @@ def test_without_validation_rows_nothing_is_evaluated() -> None:
     values = effective(load_recipe("gpt2_lora"), has_validation=False)
     assert values["eval_strategy"] == "no"
     assert not values["load_best_model_at_end"]
-
-
-def test_steps_count_the_smaller_last_window_of_an_epoch() -> None:
-    """16 rows in batches of 5 are 4 batches, in windows of 3 are 2 steps an epoch (measured with transformers 5.23)."""
-    recipe = load_recipe("gpt2_lora", ["training.batch_size=5", "training.accumulation=3", "training.epochs=2"])
-    assert num_steps(recipe, 16) == 4
 
 
 if __name__ == "__main__":
