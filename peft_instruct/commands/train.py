@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -104,7 +105,7 @@ class TrainResult:
 
     def _next_lines(self) -> list[str]:
         asked = self.answers[0].asked.split("\n")[0] if self.answers else "Name three primary colours."
-        return [f'next: peft-instruct generate {self.folder} "{asked}"']
+        return [f"next: peft-instruct generate {shlex.quote(str(self.folder))} {shlex.quote(asked)}"]
 
 
 def train(
