@@ -71,7 +71,9 @@ def _hub_state(hub_ids: list[str]) -> HubState:
         except urllib.error.HTTPError:
             outcome.append("")  # an answer is an answer
         except (OSError, ValueError) as error:
-            outcome.append(f"{endpoint} cannot be reached ({getattr(error, 'reason', error)})")
+            reason = getattr(error, "reason", error)
+            if not isinstance(reason, TimeoutError):
+                outcome.append(f"{endpoint} cannot be reached ({reason})")
         else:
             outcome.append("")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -51,3 +52,13 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     for name in re.findall(r"`((?:peft_instruct|recipes|benchmarks|tests|adapters)/[\w./-]+)`", README):
         if not name.startswith(("adapters/gpt2", "adapters/quickstart")):
             assert (REPOSITORY / name).exists(), name
+
+
+def test_the_figures_of_the_tour_are_those_of_the_shipped_run() -> None:
+    manifest = json.loads((REPOSITORY / "peft_instruct/starter/adapters/quickstart-lora/manifest.json").read_text())
+    metrics = manifest["metrics"]
+    base, tuned = metrics["exact match"]
+    assert re.search(rf"exact match +{base:.4g} +{tuned:.4g}\n", README)
+    assert f"{metrics['num_steps']} steps in {metrics['train_seconds']:.1f} s" in README
+    unseen = json.loads((REPOSITORY / "benchmarks/results/quickstart_lora_unseen.json").read_text())
+    assert f"answers {unseen['tuned']['exact_match']:.1%} (" in README

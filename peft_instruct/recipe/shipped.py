@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from peft_instruct.errors import RecipeError
+from peft_instruct.errors import AdapterError, RecipeError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -17,11 +17,18 @@ def shipped_folder(name: str) -> Path:
 
 
 def find_adapter(name: str) -> Path:
-    """The folder of an adapter: a path, or else a shipped adapter of that name (`adapters/quickstart-lora`)."""
+    """The folder of an adapter: a path, or else a shipped adapter of that name (`adapters/quickstart-lora`).
+
+    Raises:
+        AdapterError: neither.
+    """
     path = Path(name)
     shipped = PACKAGE / "starter" / "adapters" / path.name
-    is_shipped = not path.exists() and path.parent in (Path("."), Path("adapters")) and shipped.is_dir()
-    return shipped if is_shipped else path
+    if not path.exists() and path.parent in (Path("."), Path("adapters")) and shipped.is_dir():
+        return shipped
+    if not path.is_dir():
+        raise AdapterError(f"{name}: no such folder. expected one that `peft-instruct train` or `merge` wrote.")
+    return path
 
 
 def shipped_recipes() -> list[Path]:

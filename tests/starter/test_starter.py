@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from peft_instruct.commands.generate import generate
+from peft_instruct.commands.train import train
 from peft_instruct.data.sources import read_rows
 from peft_instruct.model.location import STARTER_FOLDER, Location
 from peft_instruct.model.tokenizer import load_tokenizer
@@ -43,7 +44,19 @@ def test_the_shipped_rows_are_what_the_generator_gives(split: str) -> None:
 
 def test_the_shipped_adapter_answers_after_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = generate("adapters/quickstart-lora", "What is the opposite of hot?", device="cpu", say=silent)
+    result = generate("adapters/quickstart-lora", "What is the capital of France?", device="cpu", say=silent)
     (one,) = result.completed
-    assert one.tuned.completion.strip().rstrip(".").lower() == "cold"
+    assert one.tuned.completion.strip() == "Paris"
     assert one.tuned.stopped
+
+
+def test_the_quickstart_brings_out_what_the_base_knows(tmp_path: Path) -> None:
+    """A short form of the quality: a quarter of the rows, once. The base answers none; the whole run answers three in
+    four (benchmarks/results/quickstart_lora.json); a third is far from what a broken mask or template leaves, 0."""
+    result = train(
+        "quickstart_lora", ["data.limit=1024", "evaluation.rows=147", "training.device=cpu"],
+        out=tmp_path / "short", say=silent,
+    )  # fmt: skip
+    base, tuned = result.scores["exact match"]
+    assert base is not None and base <= 0.05
+    assert tuned is not None and tuned >= 0.33
