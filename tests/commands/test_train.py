@@ -120,3 +120,36 @@ def test_every_step_of_a_run_is_said_and_the_result_tells_what_was_proven(tiny_r
     assert "validation loss" in text
     assert "proof: read back from disk" in result.text()
     assert result.record()["proofs"]["reloaded_equals_trained"]["largest_logit_difference"] <= 1e-5
+
+
+def test_a_project_folder_with_a_recipe_in_it_is_not_a_folder_of_ours(tiny_recipe: Path, tmp_path: Path) -> None:
+    """A recipe beside one's own files must not make the folder removable."""
+    (tmp_path / "recipe.yaml").write_text("mine")
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(AdapterError, match=r"holds what no run wrote \(notes\.md\)"):
+        train(str(tiny_recipe), QUICK, out=tmp_path, if_exists="replace", say=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", "recipe.yaml"]
+
+
+def test_a_link_and_the_working_folder_are_refused(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    for out in (tmp_path / "link", Path(".")):
+        with pytest.raises(AdapterError, match="a link or the working folder"):
+            train(str(tiny_recipe), QUICK, out=out, say=silent)
+
+
+def test_another_tokenizer_travels_with_the_adapter(tiny_recipe: Path, tiny_base_folder: Path, tmp_path: Path) -> None:
+    """The base's own files are then not what the adapter is prompted through."""
+    from peft_instruct.commands.generate import generate
+
+    other = tmp_path / "tokenizer"
+    shutil.copytree(tiny_base_folder, other)
+    (other / "model.safetensors").unlink()
+    result = train(str(tiny_recipe), [*QUICK, f"model.tokenizer={other}"], out=tmp_path / "own", say=silent)
+    assert (result.folder / "tokenizer.json").is_file()
+    shutil.rmtree(other)
+    assert len(generate(str(result.folder), "Add 3 and 4.", device="cpu", say=silent).completed) == 1
