@@ -134,10 +134,10 @@ def train(
     hub = prepare_environment(hub_ids_of(recipe))
     try:
         # Before torch is imported: a base that cannot be had is told at once.
-        locate(recipe.model.base, recipe.model.revision, hub)
+        location = locate(recipe.model.base, recipe.model.revision, hub)
         from peft_instruct.commands.train_run import Run
 
-        return Run(recipe, folder, hub, say, live).to_the_end()
+        return Run(recipe, folder, hub, location, say, live).to_the_end()
     finally:
         # A run that failed before it wrote anything leaves no empty folder behind.
         with suppress(OSError):

@@ -35,7 +35,7 @@ from peft_instruct.model.adapters import Trainable, make_trainable
 from peft_instruct.model.base import Base, check_lengths, load_base
 from peft_instruct.model.device import choose_compute, environment_stamp
 from peft_instruct.model.families import resolve_targets
-from peft_instruct.model.location import locate
+from peft_instruct.model.location import Location, locate
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.writing import recipe_hash, recipe_yaml
@@ -65,6 +65,7 @@ class Run:
     recipe: Recipe
     folder: Path
     hub: HubState
+    location: Location
     say: Say
     live: Say | None = None
     start: float = field(default_factory=time.monotonic)
@@ -123,15 +124,14 @@ class Run:
         """Everything that can be wrong is looked at here, the cheap things first."""
         recipe = self.recipe
         compute = choose_compute(*self._asked())
-        location = locate(recipe.model.base, recipe.model.revision, self.hub)
-        check_lengths(location, recipe.data.max_length, recipe.model.architecture)
+        check_lengths(self.location, recipe.data.max_length, recipe.model.architecture)
         data = read_instruction_data(recipe.data, recipe.training.seed)
         for note in data.notes:
             self.say(note)
         other = recipe.model.tokenizer
         tokenizer_location = locate(other, "main", self.hub, "model.tokenizer") if other else None
         base = load_base(
-            recipe.model, location, compute, tokenizer_location=tokenizer_location, seed=recipe.training.seed
+            recipe.model, self.location, compute, tokenizer_location=tokenizer_location, seed=recipe.training.seed
         )
         self.say(f"{recipe.model.base} on {compute.device} ({compute.device_name}), {compute.precision}")
         if recipe.method.kind == "lora":
@@ -217,7 +217,7 @@ class Run:
         )
 
     def _seal(self, manifest: AdapterManifest, result: TrainResult, data: InstructionData) -> None:
-        """Card, report and, last of all, the manifest; checkpoints served to resume and are done with."""
+        """Card, report and, last of all, the manifest; checkpoints served `keep_best` and are done with."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         metrics = {
             **{name: list(pair) for name, pair in result.scores.items()},
