@@ -3,8 +3,8 @@
     python benchmarks/starter_table.py              measures (about 25 minutes on 2 cores) and writes the result file
     python benchmarks/starter_table.py --render     writes the README's table from the result file
 
-Each run is the real `peft-instruct train` in a process of its own; the adapter it leaves is then measured by the real
-`peft-instruct evaluate` on the held-out questions in phrasings that no training row uses.
+Each run is a process of its own: the real `train`, and the real `evaluate` of the folder it leaves, on the held-out
+questions and on the same in phrasings that no training row uses.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,67 +27,81 @@ README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- starter table: begin (benchmarks/starter_table.py --render) -->", "<!-- starter table: end -->"
 SEEDS = (0, 1, 2)
 METHODS = {
-    "LoRA r=4": ["quickstart_lora", "--set", "method.rank=4", "--set", "method.alpha=8"],
-    "LoRA r=16": ["quickstart_lora", "--set", "method.rank=16", "--set", "method.alpha=32"],
-    "rsLoRA r=16": ["quickstart_lora", "--set", "method.rslora=true", "--set", "method.alpha=8"],
-    "DoRA r=16": ["quickstart_dora", "--set", "method.rank=16", "--set", "method.alpha=32"],
-    "full": ["quickstart_full"],
+    "LoRA r=4": ("quickstart_lora", ["method.rank=4", "method.alpha=8"]),
+    "LoRA r=16": ("quickstart_lora", ["method.rank=16", "method.alpha=32"]),
+    "rsLoRA r=16": ("quickstart_lora", ["method.rank=16", "method.rslora=true", "method.alpha=8"]),
+    "DoRA r=16": ("quickstart_dora", ["method.rank=16", "method.alpha=32"]),
+    "full": ("quickstart_full", []),
 }
 
 
-def command(*arguments: str) -> dict[str, Any]:
-    """What a peft-instruct command prints with --json."""
+def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
+    """One run in a process of its own (`run_one`)."""
     done = subprocess.run(
-        [sys.executable, "-m", "peft_instruct", *arguments, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, __file__, "--one", method, str(seed), str(folder)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"peft-instruct {' '.join(arguments)} exited {done.returncode}: {done.stderr[-800:]}")
+        raise SystemExit(f"{method}, seed {seed}: exit code {done.returncode}: {done.stderr[-800:]}")
     return dict(json.loads(done.stdout))
 
 
-def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
-    """One run: the figures of `train` and of `evaluate` on both held-out files."""
-    trained = command("train", *METHODS[method], "--set", f"training.seed={seed}", "--out", str(folder))
-    unseen = command(
-        "evaluate", str(folder), "--data", "starter:test_unseen_phrasings", "--tuned-only", "--rows", "9999"
-    )
-    tested = command("evaluate", str(folder), "--data", "starter:test", "--rows", "9999", "--batch-size", "64")
+def run_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
+    """The figures of `train`, and of `evaluate` on both held-out files."""
+    from peft_instruct.commands.evaluate import evaluate
+    from peft_instruct.commands.train import train
+    from peft_instruct.environment import prepare_environment
+
+    prepare_environment([])
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    recipe, overrides = METHODS[method]
+    trained = train(recipe, [*overrides, f"training.seed={seed}", "evaluation.rows=0"], out=folder, say=say)
+    tested, unseen = (
+        evaluate(
+            str(folder), data=f"starter:{split}", rows=9999, batch_size=64, say=say,
+            untuned=split == "test" and (method, seed) == (next(iter(METHODS)), SEEDS[0]),
+        ).record()
+        for split in ("test", "test_unseen_phrasings")
+    )  # fmt: skip
     return {
         "method": method,
         "seed": seed,
-        "base_exact_match": tested["base"]["exact_match"],
+        "base": tested["base"],
         "exact_match": tested["tuned"]["exact_match"],
         "unseen_exact_match": unseen["tuned"]["exact_match"],
         "stop_share": tested["tuned"]["stop_share"],
         "perplexity": tested["tuned"]["perplexity"],
-        "base_perplexity": tested["base"]["perplexity"],
-        "train_seconds": trained["train_seconds"],
-        "total_seconds": trained["total_seconds"],
-        "peak_memory_bytes": trained["peak_memory_bytes"],
-        "weight_bytes": trained["weight_bytes"],
+        "train_seconds": trained.train_seconds,
+        "total_seconds": trained.total_seconds,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+        "weight_bytes": trained.weight_bytes,
         "skills": {name: group["exact_match"] for name, group in tested["tuned"]["groups"].items()},
         "environment": tested["environment"],
     }
 
 
-def measure_all(seeds: tuple[int, ...]) -> dict[str, Any]:
-    runs = []
+def measure_all(seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """The record after each run, so that a stopped comparison leaves what it has."""
+    runs: list[dict[str, Any]] = []
+    base, environment = None, None
     with tempfile.TemporaryDirectory() as scratch:
         # Seeds outermost: a machine that slows down slows every method alike.
         for seed in seeds:
             for number, method in enumerate(METHODS):
                 run = measure(method, seed, Path(scratch) / f"run-{seed}-{number}")
                 print(f"{method} seed {seed}: {run['exact_match']:.1%}, {run['train_seconds']:.0f} s", file=sys.stderr)
+                found, environment = run.pop("base"), run.pop("environment")
+                base = base or {name: found[name] for name in ("exact_match", "perplexity", "stop_share")}
                 runs.append(run)
-    environment = runs[0].pop("environment")
-    for run in runs[1:]:
-        del run["environment"]
-    return {
-        "made_by": "python benchmarks/starter_table.py",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": environment,
-        "runs": runs,
-    }
+                yield {
+                    "made_by": "python benchmarks/starter_table.py",
+                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "environment": environment,
+                    "base": base,
+                    "runs": runs,
+                }
 
 
 def table(record: dict[str, Any]) -> str:
@@ -96,8 +111,8 @@ def table(record: dict[str, Any]) -> str:
         "| method | exact match | in unseen phrasings | answers that stop | perplexity | train, s | peak GB | MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    base, perplexity = runs[0]["base_exact_match"], runs[0]["base_perplexity"]
-    lines.append(f"| base | {base:.1%} | | | {perplexity:.2f} | | | |")
+    base = record["base"]
+    lines.append(f"| base | {base['exact_match']:.1%} | | {base['stop_share']:.1%} | {base['perplexity']:.2f} | | | |")
     for method in METHODS:
         mine = [run for run in runs if run["method"] == method]
         if mine:
@@ -151,10 +166,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true", help="only write the README's table")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds")
+    parser.add_argument("--one", nargs=3, metavar=("METHOD", "SEED", "FOLDER"), help="one run, its figures on stdout")
     options = parser.parse_args()
+    if options.one:
+        method, seed, folder = options.one
+        print(json.dumps(run_one(method, int(seed), Path(folder))))
+        return
     if not options.render:
         RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(measure_all(SEEDS[: options.seeds]), indent=1) + "\n", encoding="utf-8")
+        for record in measure_all(SEEDS[: options.seeds]):
+            RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     record = json.loads(RESULT.read_text(encoding="utf-8"))
     README.write_text(rendered(README.read_text(encoding="utf-8"), record), encoding="utf-8")
 

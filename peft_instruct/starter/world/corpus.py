@@ -10,16 +10,17 @@ from peft_instruct.starter.world.lexicon import listed
 from peft_instruct.starter.world.skills import skills
 from peft_instruct.starter.world.station import Fact, Question, Skill, capitalised
 
-# How often a skill is met, relative to the others: more for many facts, or for work in them (by judgement).
+# How often a skill is met, relative to the others: by how many facts it has, and by what an earlier base did not know
+# when it was asked directly (of sums, days, rhymes and odd ones out under a third).
 WEIGHTS: dict[str, float] = {
-    "opposites": 2.0, "synonyms": 2.0, "plurals": 1.5, "singulars": 1.0, "past_tenses": 1.2, "ing_forms": 0.8,
-    "comparatives": 0.8, "superlatives": 0.8, "capitals": 1.0, "countries": 1.0, "continents": 0.6, "young": 0.7,
-    "homes": 0.5, "sounds": 0.5, "legs": 0.4, "colours": 0.6, "shapes": 0.6, "descriptions": 1.2, "categories": 1.5,
-    "number_words": 0.5, "word_numbers": 0.5, "parity": 0.5, "first_letters": 1.5, "last_letters": 2.5,
-    "spelling": 2.5, "rhymes": 1.5, "units": 1.0, "days": 0.5, "months": 0.8, "jobs": 0.6, "places": 0.5,
-    "genders": 0.8, "addition": 2.5, "subtraction": 2.5, "multiplication": 2.0, "larger": 1.0, "sequences": 1.5,
-    "sort_numbers": 2.0, "sort_words": 2.0, "odd_one_out": 2.0, "count_words": 1.5, "passive": 1.0, "active": 0.8,
-    "questions": 0.7, "negation": 0.7, "joining": 0.6, "splitting": 0.6, "summaries": 0.8, "stories": 0.8,
+    "opposites": 4.0, "synonyms": 3.5, "plurals": 1.5, "singulars": 1.5, "past_tenses": 1.2, "ing_forms": 0.8,
+    "comparatives": 0.7, "superlatives": 0.7, "capitals": 0.8, "countries": 0.8, "continents": 0.5, "young": 0.6,
+    "homes": 0.4, "sounds": 0.4, "legs": 0.4, "colours": 0.5, "shapes": 0.4, "descriptions": 0.8, "categories": 1.3,
+    "number_words": 0.5, "word_numbers": 0.6, "parity": 0.4, "first_letters": 1.2, "last_letters": 1.5,
+    "spelling": 1.8, "rhymes": 4.0, "units": 0.8, "days": 2.0, "months": 2.0, "jobs": 0.5, "places": 0.4,
+    "genders": 0.8, "addition": 7.0, "subtraction": 7.0, "multiplication": 1.8, "larger": 0.9, "sequences": 4.0,
+    "sort_numbers": 1.8, "sort_words": 1.5, "odd_one_out": 5.0, "count_words": 1.2, "passive": 0.6, "active": 0.5,
+    "questions": 0.5, "negation": 0.5, "joining": 0.4, "splitting": 0.4, "summaries": 0.5, "stories": 0.5,
 }  # fmt: skip
 TEACHERS = (
     "the teacher",
@@ -87,7 +88,7 @@ class _Writer:
         self.cumulative = [sum(weights[: place + 1]) for place in range(len(weights))]
         self.kinds = (
             (self.statements, 3), (self.quiz, 4), (self.dialogue, 2), (self.notebook, 2), (self.lesson, 2),
-            (self.answers, 5), (self.entry, 1),
+            (self.answers, 5), (self.entry, 1), (self.task, 4), (self.counting, 1),
         )  # fmt: skip
 
     def deck(self) -> _Deck:
@@ -103,13 +104,13 @@ class _Writer:
         fact = deck.deal()
         return fact.filled(self.rng.choice(deck.skill.statements), self.answer(fact))
 
-    def asked(self, deck: _Deck) -> tuple[str, str]:
-        """A question and its answer."""
+    def asked(self, deck: _Deck, between: str = " ") -> tuple[str, str]:
+        """A question and its answer; `between` joins what is asked and what is given."""
         fact = deck.deal()
         ask: Question = self.rng.choice(deck.skill.questions)
         question = fact.filled(ask.instruction)
         if ask.input:
-            question = f"{question} {ask.input.format(**fact.slots)}"
+            question = f"{question}{between}{ask.input.format(**fact.slots)}"
         # As in the fact itself: a lone word keeps its small letter, a sentence has its capital.
         answer = ask.output.format(**fact.slots, answer=self.answer(fact))
         return question, capitalised(answer) if _ends_a_sentence(answer) else answer
@@ -184,6 +185,30 @@ class _Writer:
         """One question, and after it nothing but the answer."""
         question, answer = self.asked(self.deck())
         return f"{question}\n{answer}"
+
+    def task(self) -> str:
+        """A task with what is given on a line of its own, and the result below."""
+        before, after = self.rng.choice((("", ""), ("Given: ", "Result: "), ("", "-> "), ("> ", ""), ("", "Answer: ")))
+        lines = []
+        for _ in range(self.rng.randint(1, 3)):
+            deck = self.deck()
+            question, answer = self.asked(deck, between=f"\n{before}")
+            lines.append(f"{question}\n{after}{answer}")
+        return "\n\n".join(lines)
+
+    def counting(self) -> str:
+        """Numbers by a step, days or months, in their order."""
+        if self.rng.random() < 0.3:
+            names = listed(self.rng.choice(("days", "months")))
+            start = self.rng.randrange(len(names))
+            terms = [names[(start + place) % len(names)] for place in range(self.rng.randint(4, 12))]
+        else:
+            step = self.rng.choice((1, 1, 2, 5, 10))
+            first = self.rng.randint(0, 100 - 3 * step)
+            terms = [str(number) for number in range(first, 101, step)][: self.rng.randint(4, 15)]
+            if self.rng.random() < 0.3:
+                terms.reverse()
+        return ", ".join(terms)
 
     def document(self) -> str:
         kinds, weights = zip(*self.kinds, strict=True)

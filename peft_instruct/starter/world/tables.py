@@ -231,9 +231,9 @@ def the_units() -> Iterator[Fact]:
             yield Fact("units", item, {"amount": amount, "small": small}, (str(number * int(factor)),))
 
 
-def _of_cycle(skill: str, unit: str, names: tuple[str, ...]) -> Iterator[Fact]:
+def _of_cycle(skill: str, unit: str, names: tuple[str, ...], distances: tuple[int, ...]) -> Iterator[Fact]:
     for start, name in enumerate(names):
-        for distance in (1, 2, 3):
+        for distance in distances:
             later = names[(start + distance) % len(names)]
             steps = f"the {unit}" if distance == 1 else f"{number_word(distance)} {unit}s"
             item = f"{skill}:{name}+{distance}"
@@ -242,11 +242,11 @@ def _of_cycle(skill: str, unit: str, names: tuple[str, ...]) -> Iterator[Fact]:
 
 
 def the_days() -> Iterator[Fact]:
-    return _of_cycle("days", "day", listed("days"))
+    return _of_cycle("days", "day", listed("days"), (1, 2))
 
 
 def the_months() -> Iterator[Fact]:
-    yield from _of_cycle("months", "month", listed("months"))
+    yield from _of_cycle("months", "month", listed("months"), (1, 2))
     for place, month in enumerate(listed("months")):
         relation = f"the {listed('ordinals')[place]} month of the year"
         yield Fact("months", f"months:{place}", {"relation": relation, "Relation": capitalised(relation)}, (month,))
