@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from peft_instruct.data.formats import RowReader, detect_format
-from peft_instruct.data.sources import read_rows
+from peft_instruct.data.formats import Format, detect_format
+from peft_instruct.data.reader import RowReader
+from peft_instruct.data.sources import files_of, read_rows
+from peft_instruct.data.splits import split_rows
 from peft_instruct.data.templates import AS_IS, Template, template_of
-from peft_instruct.data.types import PromptCompletion
+from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.schema import DataSection, Source
 
 MOST_LISTED = 20
 """Rows named in a note; the count is always whole."""
+TEMPLATED = ("alpaca", "question_answer", "messages", "sharegpt")
+LOST = {"{input}": "an input", "prompt_with_system": "a system message", "follow_up": "earlier messages"}
+"""What of a row a template may have no place for, by the key that gives it one."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class InstructionData:
         notes: what a reader of the log should know (format found, columns ignored).
     """
 
-    train: list[PromptCompletion]
+    train: Sequence[PromptCompletion]
     validation: list[PromptCompletion]
     test: list[PromptCompletion]
     template: Template
@@ -37,67 +43,130 @@ class InstructionData:
     notes: tuple[str, ...]
 
 
-def read_instruction_data(section: DataSection, seed: int) -> InstructionData:
+def read_instruction_data(section: DataSection, seed: int, template: Template | None = None) -> InstructionData:
     """Read, check, render and split everything that the section names.
+
+    Args:
+        template: in place of the section's: an adapter's own, or the tokenizer's.
 
     Raises:
         DatasetError: a source is missing, broken, or leaves no training row.
     """
-    rows, template, notes = read_source(section.train, section)
-    shuffled = list(rows)
-    random.Random(seed).shuffle(shuffled)
+    read = _read_all(section, template)
+    rows, notes = [row for found in read for row in found.rows], [note for found in read for note in found.notes]
     num_validation = 0 if section.validation else _share(len(rows), section.validation_fraction)
     num_test = 0 if section.test else _share(len(rows), section.test_fraction)
     num_train = len(rows) - num_validation - num_test
     if num_train < 1:
         raise DatasetError(
-            f"{section.train}: {len(rows)} rows leave none for training after {num_validation} for validation and "
-            f"{num_test} for test. Add rows, or lower data.validation_fraction."
+            f"{section.train_name()}: {len(rows)} rows leave none for training after {num_validation} for validation "
+            f"and {num_test} for test. Add rows, or lower data.validation_fraction."
         )
-    train = shuffled[:num_train][: section.limit]
-    validation = shuffled[num_train : num_train + num_validation]
-    test = shuffled[num_train + num_validation :]
-    if section.validation:
-        validation = read_source(section.validation, section)[0]
-    if section.test:
-        test = read_source(section.test, section)[0]
-    return InstructionData(
-        train, validation, test, template, _fingerprint((train, validation, test), template), tuple(notes)
+    split = split_rows(rows, num_validation, num_test, seed=seed, by=section.split)
+    notes += split.notes
+    train = mixed(split.train, [(found.source, {row.origin for row in found.rows}) for found in read], seed)
+    validation, test = (
+        read_source(name, section, template)[0] if name else held_out
+        for name, held_out in ((section.validation, split.validation), (section.test, split.test))
     )
+    used = next((found.template for found in read if found.template is not AS_IS), AS_IS)
+    train = train[: section.limit]
+    return InstructionData(train, validation, test, used, _fingerprint((train, validation, test), used), tuple(notes))
 
 
-def read_source(source: str, section: DataSection) -> tuple[list[PromptCompletion], Template, list[str]]:
+@dataclass(frozen=True)
+class _Read:
+    source: Source
+    rows: list[PromptCompletion]
+    template: Template
+    notes: list[str]
+
+
+def _read_all(section: DataSection, template: Template | None) -> list[_Read]:
+    """Every source of training rows, each once."""
+    sources = section.sources()
+    files = Counter(file for source in sources for file in {*files_of(source.source)} or {source.source})
+    twice = [file for file, count in files.items() if count > 1]
+    if twice:
+        raise DatasetError(f"data.train: {twice[0]} is named by two sources. Name it once, with a weight.")
+    return [_Read(source, *read_source(source, section, template)) for source in sources]
+
+
+def mixed(
+    rows: Sequence[PromptCompletion], origins: Sequence[tuple[Source, set[str]]], seed: int
+) -> list[PromptCompletion]:
+    """Training rows in the weights or counts of their sources, in a seeded order; as they are where none has any.
+
+    Held-out rows are parted from them before, so what is repeated here is on one side of the split.
+
+    Args:
+        origins: each source with the origins of its rows.
+    """
+    if all(source.weight in (None, 1) and source.rows is None for source, _ in origins):
+        return list(rows)
+    chance = random.Random(seed)
+    chosen: list[PromptCompletion] = []
+    for source, those in origins:
+        own = [row for row in rows if row.origin in those]
+        wanted = source.rows or max(1, round(len(own) * (source.weight or 1)))
+        whole, rest = divmod(wanted, len(own)) if own else (0, 0)
+        chosen += own * whole + chance.sample(own, rest)
+    chance.shuffle(chosen)
+    return chosen
+
+
+def read_source(
+    source: str | Source, section: DataSection, template: Template | None = None
+) -> tuple[list[PromptCompletion], Template, list[str]]:
     """Every row of one source as prompts and completions, the template they were rendered with, and notes.
+
+    Args:
+        template: in place of the section's.
 
     Raises:
         DatasetError: as `read_rows` and the formats do.
     """
-    found = read_rows(source, section.revision)
-    form = detect_format(found.rows, section.format, section.columns, source)
-    notes = [f"{source}: {len(found.rows)} rows, format {form.name}"]
-    if form.ignored:
-        notes.append(f"{source}: columns not used: {', '.join(form.ignored)}")
-    template = template_of(section.template) if form.name == "alpaca" else AS_IS
-    if template is AS_IS and "template" in section.model_fields_set:
-        notes.append(f"{source}: data.template is not applied, the rows are {form.name} already")
-    if form.name == "alpaca" and "{input}" not in template.with_input:
-        column = form.columns.get("input", "")
-        lost = [row.origin for row in found.rows if str(row.values.get(column) or "").strip()]
-        if lost:
-            raise DatasetError(
-                f"{source}: {len(lost)} rows have an input (first {lost[0]}), but data.template.prompt has no "
-                "{input}: it would be lost. Add {input} to the template."
-            )
+    source = Source(source=source) if isinstance(source, str) else source
+    asked = template or template_of(section.template)
+    pairs: list[PromptCompletion] = []
+    notes: list[str] = []
+    used = AS_IS
+    for file in files_of(source.source) or [source.source]:
+        found, form, more = _read_file(file, source, section, asked)
+        pairs += found
+        notes += more
+        used = asked if form.name in TEMPLATED else used
+    if not pairs:
+        raise DatasetError(f"{source.source}: every row is empty. expected rows with an instruction and an output.")
+    return pairs, used, notes
+
+
+def _read_file(
+    file: str, source: Source, section: DataSection, template: Template
+) -> tuple[list[PromptCompletion], Format, list[str]]:
+    found = read_rows(file, source.revision or section.revision)
+    form = detect_format(found.rows, source.format or section.format, source.columns or section.columns, file)
     reader = RowReader(form)
     pairs = reader.read(found.rows, template)
-    problems = reader.problems + (reader.empty if section.empty == "error" else [])
+    left_out = [*reader.empty, *reader.unusable]
+    problems = reader.problems + (left_out if section.empty == "error" else [])
     if problems:
-        raise DatasetError.of(source, problems)
-    if reader.empty:
-        notes.append(f"{source}: {len(reader.empty)} rows left out as empty: {'; '.join(reader.empty[:MOST_LISTED])}")
-    if not pairs:
-        raise DatasetError(f"{source}: every row is empty. expected rows with an instruction and an output.")
-    return pairs, template, notes
+        raise DatasetError.of(file, problems)
+    for key, origins in reader.lost.items():
+        raise DatasetError(
+            f"{file}: {len(origins)} rows have {LOST[key]} (first {origins[0]}), but data.template has no {key} for "
+            f"it: it would be lost. Add one, or choose another template."
+        )
+    notes = [f"{file}: {len(found.rows)} rows, format {form.name} ({form.reason})"]
+    if form.ignored:
+        notes.append(f"{file}: columns not used: {', '.join(form.ignored)}")
+    if form.name not in TEMPLATED and "template" in section.model_fields_set:
+        notes.append(f"{file}: data.template is not applied, the rows are {form.name} already")
+    notes += [f"{file}: {count} conversations {what}" for what, count in reader.notes.items()]
+    for origins, what in ((reader.empty, " as empty"), (reader.unusable, "")):
+        if origins:
+            notes.append(f"{file}: {len(origins)} rows left out{what}: {'; '.join(origins[:MOST_LISTED])}")
+    return pairs, form, notes
 
 
 def _share(count: int, fraction: float) -> int:
@@ -105,9 +174,17 @@ def _share(count: int, fraction: float) -> int:
 
 
 def _fingerprint(splits: Sequence[Sequence[PromptCompletion]], template: Template) -> str:
-    digest = hashlib.sha256(json.dumps(asdict(template), sort_keys=True).encode())
+    named = {"name": template.name, "with_input": template.with_input, "without_input": template.without_input}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     for rows in splits:
         digest.update(b"\x00split\x00")
         for row in rows:
-            digest.update(json.dumps([row.prompt, row.completion], ensure_ascii=False).encode())
+            digest.update(encode([row.prompt, row.completion, *_answers(row.prompt)]).encode())
     return digest.hexdigest()
+
+
+def _answers(prompt: str) -> list[list[str]]:
+    """Where a conversation's earlier answers stand in its prompt, which the text alone does not tell."""
+    spans = prompt.spans if isinstance(prompt, Prompt) else ()
+    return [[span.kind, span.text] for span in spans] if any("answer" in span.kind for span in spans) else []

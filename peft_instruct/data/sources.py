@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 import re
@@ -11,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft_instruct.data.content import MOST_EXPANSION, most_unpacked, read_content
 from peft_instruct.data.json_rows import BadRowError, read_json_array, read_json_lines
 from peft_instruct.data.types import Row
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.shipped import PACKAGE
 
 STARTER = "starter:"
-FILE_KINDS = (".json", ".jsonl", ".csv", ".parquet")
+FILE_KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+COMPRESSED = (".gz", ".zst")
+PICKLES = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".joblib")
+PARQUET_ROWS_AT_ONCE = 64
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(:(?P<split>\w+))?$")
 
 
@@ -30,49 +35,78 @@ class Rows:
     source: str
 
 
+def kind_of(source: str) -> str:
+    """The kind of a file by its name, without what it is compressed by; empty where it is none of ours."""
+    path = Path(source)
+    suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
+    return suffix if suffix in FILE_KINDS else ""
+
+
 def is_hub_id(source: str) -> bool:
     """Whether a source names a hub dataset: not a file, not the starter, and shaped as `owner/name[:split]`."""
-    named_file = source.startswith(STARTER) or Path(source).suffix in FILE_KINDS or Path(source).exists()
+    named_file = source.startswith(STARTER) or bool(kind_of(source)) or Path(source).exists()
     return not named_file and bool(_HUB_ID.match(source))
 
 
-def read_rows(source: str, revision: str = "main") -> Rows:
-    """Every row of a source.
+def files_of(source: str) -> list[str]:
+    """The files that a source names: itself, all of our kinds in a folder, all that match a pattern; or none.
+
+    Hidden files are passed over, in folders and by patterns.
+    """
+    path = Path(source)
+    if path.is_dir() and not kind_of(source):
+        inside = [file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts)]
+    elif any(mark in source for mark in "*?[") and not path.exists():
+        inside = [Path(name) for name in glob.glob(source, recursive=True)]
+    else:
+        return [source] if path.is_file() else []
+    return [str(file) for file in sorted(inside) if kind_of(file.name) and file.is_file()]
+
+
+def read_rows(source: str, revision: str = "main", problems: list[str] | None = None) -> Rows:
+    """Every row of one file, hub dataset or part of the starter.
 
     Args:
         source: a local file, a hub id with an optional split (`owner/name:test`), or `starter:SPLIT`.
         revision: the revision of a hub dataset.
+        problems: takes what is wrong with broken rows, in place of an error.
 
     Raises:
         DatasetError: missing, unreadable, empty, or with broken rows (all of them told).
     """
     if source.startswith(STARTER):
-        source = str(_starter_file(source))
+        source = str(local_file(source))
     if is_hub_id(source):
         return _from_hub(source, revision)
     path = Path(source)
+    if path.is_dir() and not kind_of(source):
+        raise DatasetError(f"{source}: a folder without a file of rows in it. expected {_kinds()}.")
     if not path.exists():
         raise DatasetError(f"{source}: no such file. expected a {_kinds()} file, a hub id, or starter:train.")
-    if path.suffix not in FILE_KINDS:
+    if path.suffix in PICKLES:
+        raise DatasetError(f"{source}: pickles can run code and are not read. expected a {_kinds()} file.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DatasetError(f"{source}: a device or a pipe. expected a {_kinds()} file.")
+    if not kind_of(source):
         raise DatasetError(f"{source}: cannot tell what it holds ({path.suffix or 'no suffix'}). expected {_kinds()}.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{source}: cannot be read ({error.strerror}).") from error
-    rows = _checked(source, _parse(path, content))
+    content = read_content(path)
+    rows = _checked(source, _parse(path, content), problems)
     return Rows(rows, hashlib.sha256(content).hexdigest(), source)
 
 
 def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
-    if path.suffix == ".parquet":
+    kind = kind_of(path.name)
+    if kind == ".parquet":
         return _parquet_rows(path, content)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path}:{line}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
-    if path.suffix == ".csv":
-        return _csv_rows(text, str(path))
+    if kind in (".csv", ".tsv"):
+        return _csv_rows(text, str(path), "\t" if kind == ".tsv" else ",")
+    if kind == ".txt":
+        return iter([Row({"text": text}, f"{path}:1")] if text.strip() else [])
     # Many `.json` files are JSON Lines and the other way round; the first character tells.
     begins_as_list = text.lstrip()[:1] == "["
     return read_json_array(text, str(path)) if begins_as_list else _lines_or_one_record(text, path)
@@ -81,17 +115,17 @@ def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
 def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadRowError]:
     """JSON Lines; a `.json` file that is one record spread over lines is told as what it is."""
     found = list(read_json_lines(text, str(path)))
-    if path.suffix == ".json" and found and isinstance(found[0], BadRowError) and text.lstrip()[:1] == "{":
+    if kind_of(path.name) == ".json" and found and isinstance(found[0], BadRowError) and text.lstrip()[:1] == "{":
         yield BadRowError(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
     else:
         yield from found
 
 
-def _csv_rows(text: str, path: str) -> Iterator[Row | BadRowError]:
+def _csv_rows(text: str, path: str, delimiter: str) -> Iterator[Row | BadRowError]:
     """Rows of a CSV with a header; every value stays text (`007` and `NA` included)."""
     # A field may be as long as the file; the module's own limit is 128 KiB.
     csv.field_size_limit(max(len(text), 131072))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header: list[str] = []
     line = 1
     try:
@@ -115,12 +149,26 @@ def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
+    most_bytes = most_unpacked(len(content))
+    bomb = DatasetError(
+        f"{path}: {len(content)} bytes that unfold to more than {most_bytes}. expected at most {MOST_EXPANSION} times "
+        "its size. Write it anew as JSON Lines."
+    )
+    num_characters = 0
     try:
-        table = parquet.read_table(io.BytesIO(content))
-    except (arrow.ArrowInvalid, OSError) as error:
+        file = parquet.ParquetFile(io.BytesIO(content))
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > most_bytes:
+            raise bomb
+        found = (values for batch in file.iter_batches(PARQUET_ROWS_AT_ONCE) for values in batch.to_pylist())
+        for number, values in enumerate(found, start=1):
+            # A page of one repeated text is small even then, and in pyarrow's memory too.
+            num_characters += sum(len(value) for value in values.values() if isinstance(value, str | bytes | list))
+            if num_characters > most_bytes:
+                raise bomb
+            yield Row(values, f"{path}:{number}")
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DatasetError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
-    for number, values in enumerate(table.to_pylist(), start=1):
-        yield Row(values, f"{path}:{number}")
 
 
 def _from_hub(source: str, revision: str) -> Rows:
@@ -153,9 +201,9 @@ def _from_hub(source: str, revision: str) -> Rows:
     return Rows(_checked(source, iter(rows)), digest, source)
 
 
-def _checked(source: str, found: Iterator[Row | BadRowError]) -> list[Row]:
+def _checked(source: str, found: Iterator[Row | BadRowError], told: list[str] | None = None) -> list[Row]:
     rows: list[Row] = []
-    problems: list[str] = []
+    problems: list[str] = [] if told is None else told
     for item in found:
         if isinstance(item, BadRowError):
             problems.append(f"{source}:{item.line}:{item.column}: {item.what}.")
@@ -163,14 +211,21 @@ def _checked(source: str, found: Iterator[Row | BadRowError]) -> list[Row]:
             problems.append(f"{item.origin}: {_kind(item.values)}. expected a record, `{{...}}`.")
         else:
             rows.append(item)
-    if problems:
+    if problems and (told is None or not rows):
         raise DatasetError.of(source, problems)
     if not rows:
         raise DatasetError(f"{source}: no rows. expected at least one record.")
     return rows
 
 
-def _starter_file(source: str) -> Path:
+def local_file(source: str) -> Path:
+    """The file of a source that is not on the hub.
+
+    Raises:
+        DatasetError: no such part of the starter.
+    """
+    if not source.startswith(STARTER):
+        return Path(source)
     folder = PACKAGE / "starter" / "instructions"
     path = folder / f"{source.removeprefix(STARTER)}.jsonl"
     if not path.is_file():
@@ -185,4 +240,4 @@ def _kind(value: Any) -> str:
 
 
 def _kinds() -> str:
-    return f"{', '.join(FILE_KINDS[:-1])} or {FILE_KINDS[-1]}"
+    return f"{', '.join(FILE_KINDS[:-1])} or {FILE_KINDS[-1]} (also .gz, .zst)"

@@ -1,67 +1,19 @@
-"""How an example becomes a prompt. A template is data, saved with the adapter and used wherever it is prompted."""
+"""The templates that a recipe may name: data, saved with the adapter and used wherever it is prompted.
+
+What the fields mean stands in data/template.py.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-
-from peft_instruct.data.types import Example, PromptCompletion
+from peft_instruct.data.template import Template
+from peft_instruct.data.types import Example
+from peft_instruct.errors import RecipeError
 from peft_instruct.recipe.schema import CustomTemplate
 
-_FIELD = re.compile(r"\{(instruction|input)\}")
-
-
-@dataclass(frozen=True)
-class Template:
-    """Two texts with `{instruction}` and `{input}` in them; the completion follows at once.
-
-    Each ends in a single newline: GPT-2's BPE merges two newlines, a colon or a space with what follows, and then
-    the prompt that a model was trained on could not be typed (measured with GPT-2's BPE; see data/tokens.py).
-    """
-
-    name: str
-    with_input: str
-    without_input: str
-
-    def prompt(self, instruction: str, input: str = "") -> str:
-        """The prompt of one example; fields are put in once, so text of the user is never taken for a field."""
-        fields = {"instruction": instruction, "input": input}
-        text = self.with_input if input.strip() else self.without_input
-        return _FIELD.sub(lambda field: fields[field[1]], text)
-
-    def render(self, example: Example) -> PromptCompletion:
-        return PromptCompletion(
-            prompt=self.prompt(example.instruction, example.input),
-            completion=example.output,
-            origin=example.origin,
-            asked=f"{example.instruction}\n{example.input}".strip(),
-            accepted=example.accepted,
-            group=example.group,
-        )
-
-    def chat_template(self, starts_with_bos: bool = False) -> str:
-        """The same prompt as a Jinja chat template, so that other tools prompt the model as it was trained.
-
-        A user's message is the instruction; an assistant's message is followed by the end-of-text token.
-
-        Args:
-            starts_with_bos: the tokenizer puts a beginning-of-text token before every text.
-        """
-        pieces = self.without_input.replace("{input}", "").split("{instruction}")
-        prompt = " + message['content'] + ".join(_literal(piece) for piece in pieces)
-        return (
-            ("{{- bos_token -}}" if starts_with_bos else "") + "{%- for message in messages -%}"
-            "{%- if message['role'] == 'assistant' -%}"
-            "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-            "{%- else -%}"
-            f"{{{{ {prompt} }}}}"
-            "{%- endif -%}"
-            "{%- endfor -%}"
-        )
-
+__all__ = ["ALPACA", "AS_IS", "GOLDEN_EXAMPLES", "NAMED_TEMPLATES", "PLAIN", "Template", "template_of"]
 
 ALPACA = Template(
+    # github.com/tatsu-lab/stanford_alpaca, train.py; with one newline after the last header, where Stanford has none.
     name="alpaca",
     with_input=(
         "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -73,12 +25,74 @@ ALPACA = Template(
         "Write a response that appropriately completes the request.\n\n"
         "### Instruction:\n{instruction}\n\n### Response:\n"
     ),
+    with_system="{system}\n\n### Instruction:\n{instruction}\n\n### Response:\n",
+    follow_up="\n\n### Instruction:\n{instruction}\n\n### Response:\n",
 )
-PLAIN = Template(name="plain", with_input="{instruction}\n{input}\n", without_input="{instruction}\n")
+ALPACA_SHORT = Template(
+    # github.com/tloen/alpaca-lora, templates/alpaca_short.json; a third of Alpaca's tokens before the instruction.
+    name="alpaca_short",
+    with_input="### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",
+    without_input="### Instruction:\n{instruction}\n\n### Response:\n",
+    with_system="{system}\n\n### Instruction:\n{instruction}\n\n### Response:\n",
+    follow_up="\n\n### Instruction:\n{instruction}\n\n### Response:\n",
+)
+PLAIN = Template(
+    name="plain",
+    with_input="{instruction}\n{input}\n",
+    without_input="{instruction}\n",
+    with_system="{system}\n{instruction}\n",
+    follow_up="\n{instruction}\n",
+)
+CHATML = Template(
+    # github.com/openai/openai-python, chatml.md (v0.27). GPT-2 has none of these tokens and reads them as text.
+    name="chatml",
+    with_input="<|im_start|>user\n{instruction}\n\n{input}<|im_end|>\n<|im_start|>assistant\n",
+    without_input="<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
+    with_system=(
+        "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    follow_up="\n<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n",
+    stop="<|im_end|>",
+)
+PHI3 = Template(
+    # huggingface.co/microsoft/Phi-3-mini-4k-instruct, README.md, chat format.
+    name="phi3",
+    with_input="<|user|>\n{instruction}\n{input}<|end|>\n<|assistant|>\n",
+    without_input="<|user|>\n{instruction}<|end|>\n<|assistant|>\n",
+    with_system="<|system|>\n{system}<|end|>\n<|user|>\n{instruction}<|end|>\n<|assistant|>\n",
+    follow_up="\n<|user|>\n{instruction}<|end|>\n<|assistant|>\n",
+    stop="<|end|>",
+)
+VICUNA = Template(
+    # github.com/lm-sys/FastChat, fastchat/conversation.py, vicuna_v1.1: the answer begins with a space.
+    name="vicuna",
+    with_input=(
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: {instruction}\n{input} ASSISTANT:"
+    ),
+    without_input=(
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: {instruction} ASSISTANT:"
+    ),
+    with_system="{system} USER: {instruction} ASSISTANT:",
+    follow_up="USER: {instruction} ASSISTANT:",
+    answer=" {answer}",
+)
+BOS_SEP_EOS = Template(
+    # [BOS, instruction, SEP, answer, EOS] of the GPT-2 tutorials; GPT-2's one special token serves as all three.
+    name="bos_sep_eos",
+    with_input="{bos}{instruction}\n{input}{sep}",
+    without_input="{bos}{instruction}{sep}",
+    with_system="{bos}{system}\n{instruction}{sep}",
+    follow_up="{bos}{instruction}{sep}",
+)
+
 AS_IS = Template(name="as_is", with_input="{instruction}{input}", without_input="{instruction}")
 """For rows that already are prompts, and for plain text."""
 
-_NAMED = {template.name: template for template in (ALPACA, PLAIN)}
+NAMED_TEMPLATES = {
+    template.name: template for template in (ALPACA, ALPACA_SHORT, PLAIN, CHATML, PHI3, VICUNA, BOS_SEP_EOS)
+}
 
 GOLDEN_EXAMPLES = (
     Example("Name three primary colours.", "", "Red, yellow and blue.", "golden 1"),
@@ -93,13 +107,22 @@ GOLDEN_EXAMPLES = (
 
 
 def template_of(section: str | CustomTemplate) -> Template:
-    """The template that a recipe names or spells out."""
-    if isinstance(section, CustomTemplate):
-        without = section.prompt if section.prompt_without_input is None else section.prompt_without_input
-        return Template("custom", section.prompt, without)
-    return _NAMED[section]
+    """The template that a recipe names or spells out.
 
-
-def _literal(text: str) -> str:
-    # Jinja reads the escapes of JSON in its string literals; other scripts stay as they are.
-    return json.dumps(text, ensure_ascii=False)
+    Raises:
+        RecipeError: `tokenizer`, which is read off a tokenizer (data/chat_templates.py) and given by the caller.
+    """
+    if isinstance(section, str):
+        if section not in NAMED_TEMPLATES:
+            raise RecipeError(f"data.template: {section} is not known before the tokenizer is. Name another here.")
+        return NAMED_TEMPLATES[section]
+    without = section.prompt if section.prompt_without_input is None else section.prompt_without_input
+    return Template(
+        name="custom",
+        with_input=section.prompt,
+        without_input=without,
+        with_system=section.prompt_with_system or "",
+        follow_up=section.follow_up or "",
+        answer=section.answer,
+        stop=section.stop or "",
+    )

@@ -13,8 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peft_instruct.report.safe_text import safe_text
+from peft_instruct.secrets import hide_secrets
 
-PAGE = "page.html.jinja"
+PAGE, PREVIEW = "page.html.jinja", "preview.html.jinja"
 
 _ACTIVE_TAGS = frozenset({"script", "foreignObject", "iframe", "object", "embed", "animate", "set", "handler"})
 
@@ -70,7 +71,30 @@ def render_report(content: ReportContent) -> str:
     Raises:
         ValueError: `loss_svg` is not an inert SVG; our own mistake, never the user's.
     """
-    pages = Environment(
+    return _pages().get_template(PAGE).render(page=content, loss_plot=_inline(content.loss_svg))
+
+
+@dataclass(frozen=True)
+class PreviewContent:
+    """Rows as a model sees them.
+
+    Attributes:
+        rows: heading, and the pieces of a row as (kind, text, token ids); the kinds are classes of the page.
+    """
+
+    title: str
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
+    notes: Sequence[str] = ()
+    shows_ids: bool = False
+
+
+def render_preview(content: PreviewContent) -> str:
+    """The page of `data preview`."""
+    return _pages().get_template(PREVIEW).render(page=content)
+
+
+def _pages() -> Environment:
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -78,12 +102,11 @@ def render_report(content: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return pages.get_template(PAGE).render(page=content, loss_plot=_inline(content.loss_svg))
 
 
 def _finalize(value: Any) -> Any:
     """Called on every value that the page shows, before it is escaped."""
-    return value if isinstance(value, Markup) else safe_text(str(value))
+    return value if isinstance(value, Markup) else safe_text(hide_secrets(str(value)))
 
 
 def _inline(svg: str) -> Markup:

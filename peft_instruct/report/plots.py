@@ -100,6 +100,25 @@ def bench_plot_svg(bars: Sequence[Bar]) -> str:
         return _svg(figure)
 
 
+def histogram_svg(bins: Sequence[tuple[int, int, int]], limit: int) -> str:
+    """Rows by length.
+
+    Args:
+        bins: (first, last, rows), lengths in tokens.
+        limit: drawn as a line, where it is within reach.
+    """
+    with _figure(PANEL_INCHES) as figure:
+        axes = figure.add_subplot()
+        starts = [first for first, _, _ in bins]
+        axes.bar(starts, [count for _, _, count in bins], bins[0][1] - bins[0][0] + 1, align="edge", color=TRAIN_COLOUR)
+        if limit <= bins[-1][1]:
+            axes.axvline(limit, color=VALIDATION_COLOUR, label=f"max_length {limit}")
+            axes.legend(frameon=False)
+        axes.set_xlabel("tokens of a row")
+        axes.set_ylabel("rows")
+        return _svg(figure)
+
+
 def _draw_bar(speed: Axes, memory: Axes, place: int, bar: Bar) -> None:
     if bar.tokens_per_second is None:
         speed.text(0, place, f" {safe_text(bar.note, keep='')}", va="center", color="#777777", style="italic")

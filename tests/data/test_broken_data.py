@@ -104,9 +104,12 @@ NOT_TEXT = (
         ("F: cannot read the rows as auto; the columns are 'a'.",),
     ),
     Broken("a folder named as a file", "f.json", Path.mkdir, ("F: cannot be read (Is a directory).",)),
-    Broken("a folder", "rows", Path.mkdir, ("F: cannot tell what it holds (no suffix).",)),
+    Broken("a folder", "rows", Path.mkdir, ("F: a folder without a file of rows in it.",)),
     Broken(
-        "no such file", "f.json", lambda path: None, ("F: no such file. expected a .json, .jsonl, .csv or .parquet",)
+        "no such file",
+        "f.json",
+        lambda path: None,
+        ("F: no such file. expected a .json, .jsonl, .csv, .tsv, .parquet or .txt",),
     ),
 )
 BROKEN = (*_table(), *NOT_TEXT)

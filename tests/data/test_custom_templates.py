@@ -19,7 +19,7 @@ def test_a_template_without_input_refuses_rows_that_have_one(tmp_path: Path) -> 
     rows.write_text(json.dumps([{"instruction": "Add.", "input": "1 and 2", "output": "3"}]))
     section = DataSection(train=str(rows), template=CustomTemplate(prompt="Q: {instruction}\nA:\n"))
     with pytest.raises(
-        DatasetError, match=r"1 rows have an input \(first .*row 1\)\), but data\.template\.prompt has no"
+        DatasetError, match=r"1 rows have an input \(first .*row 1\)\), but data\.template has no \{input\}"
     ):
         read_source(str(rows), section)
 

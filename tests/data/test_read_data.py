@@ -126,7 +126,7 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     rows, _, notes = read_source(str(path), _section(path))
     assert _pairs(rows) == [("a\n", "b")]
     assert f"{path}: columns not used: text, id" in notes
-    assert f"{path}: 1 rows, format alpaca" in notes
+    assert f"{path}: 1 rows, format alpaca ('instruction' and 'output', by its column names)" in notes
 
 
 def test_a_column_that_only_later_rows_have_is_used(tmp_path: Path) -> None:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from tiny import END_OF_TEXT, write_tiny_tokenizer
 
-from peft_instruct.data.templates import ALPACA, AS_IS, GOLDEN_EXAMPLES, PLAIN, Template, template_of
-from peft_instruct.data.types import Example
-from peft_instruct.recipe.schema import CustomTemplate
+from peft_instruct.data.templates import (
+    ALPACA,
+    AS_IS,
+    GOLDEN_EXAMPLES,
+    NAMED_TEMPLATES,
+    PLAIN,
+    Template,
+    template_of,
+)
+from peft_instruct.data.types import Example, Exchange, Prompt, Span
+from peft_instruct.recipe.schema import CustomTemplate, DataSection
 
 CUSTOM = template_of(
     CustomTemplate(prompt="Q: {instruction} ({input})\nA:\n", prompt_without_input="Q: {instruction}\nA:\n")
 )
 ODD = Template("odd", "{input}{instruction}{input}\n", "\"\\{{x}} %s {instruction} 'é' {% raw %} 名\n")
-TEMPLATES = (ALPACA, PLAIN, CUSTOM, ODD)
+TEMPLATES = (*NAMED_TEMPLATES.values(), CUSTOM, ODD)
 NAMES = [template.name for template in TEMPLATES]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
@@ -38,10 +49,40 @@ def test_the_alpaca_template_is_stanfords_with_one_newline_after_the_header() ->
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=NAMES)
-def test_a_prompt_ends_in_a_single_newline(template: Template) -> None:
-    """GPT-2's BPE merges two newlines, a colon or a space with what follows (shared/STACK.md, 2.1)."""
-    for text in (template.with_input, template.without_input):
-        assert text.endswith("\n") and not text.endswith("\n\n")
+def test_a_prompt_ends_where_no_tokenizer_merges_it_with_the_answer(template: Template) -> None:
+    """GPT-2's BPE merges two newlines, a colon or a space with what follows (shared/STACK.md, 2.1).
+
+    So a prompt ends in a single newline, or in a special token, or the answer begins with the space (Vicuna's).
+    """
+    for text in filter(None, (template.with_input, template.without_input, template.with_system, template.follow_up)):
+        ends_well = text.endswith(("\n", "{sep}")) or template.answer.startswith(" ")
+        assert ends_well and not text.endswith(("\n\n", " "))
+
+
+def test_a_recipe_may_name_exactly_the_templates_of_the_table() -> None:
+    named = get_args(get_args(DataSection.model_fields["template"].annotation)[0])
+    assert set(named) == {*NAMED_TEMPLATES, "tokenizer"}
+    assert all(name == template.name for name, template in NAMED_TEMPLATES.items())
+
+
+def test_the_templates_are_those_of_their_sources() -> None:
+    """Stated in data/templates.py beside each; here as a reader of those pages would copy them."""
+    prompts = {name: str(template.prompt("Hi.", "1")) for name, template in NAMED_TEMPLATES.items()}
+    assert prompts["alpaca_short"] == "### Instruction:\nHi.\n\n### Input:\n1\n\n### Response:\n"
+    assert prompts["chatml"] == "<|im_start|>user\nHi.\n\n1<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts["phi3"] == "<|user|>\nHi.\n1<|end|>\n<|assistant|>\n"
+    assert prompts["vicuna"].endswith("polite answers to the user's questions. USER: Hi.\n1 ASSISTANT:")
+    assert prompts["bos_sep_eos"] == "<bos>Hi.\n1<sep>"
+
+
+@settings(max_examples=50, deadline=None)
+@given(output=TEXT)
+def test_an_answer_comes_back_out_of_its_completion(output: str) -> None:
+    """`output` is the inverse of `completion`, whatever an answer is wrapped in."""
+    wrapped = Template("wrapped", "{instruction}{input}", "{instruction}", answer="<a> {answer}\n</a>")
+    for template in (*TEMPLATES, wrapped):
+        assert template.output(template.completion(output)) == output
+    assert wrapped.output("<a> not closed") == "not closed"
 
 
 @settings(max_examples=100, deadline=None)
@@ -53,9 +94,10 @@ def test_text_of_the_user_is_never_taken_for_a_field(instruction: str, input: st
     for template in TEMPLATES:
         text = template.with_input if input.strip() else template.without_input
         safe = text.replace("{", "{{").replace("}", "}}")
-        for field in ("{instruction}", "{input}"):
+        for field in ("{instruction}", "{input}", "{bos}", "{sep}"):
             safe = safe.replace(f"{{{field}}}", field)
-        expected = string.Formatter().vformat(safe, (), {"instruction": instruction, "input": input})
+        fields = {"instruction": instruction, "input": input, "bos": "<bos>", "sep": "<sep>"}
+        expected = string.Formatter().vformat(safe, (), fields)
         assert template.prompt(instruction, input) == expected
 
 
@@ -94,7 +136,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
-@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))
+def _spelled(prompt: Prompt) -> str:
+    """The text that other tools tokenise: this tokenizer's one special token spelled out."""
+    return "".join(END_OF_TEXT if span.kind == "token" else span.text for span in prompt.spans)
+
+
+@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))
 @given(instruction=TEXT)
 @example(instruction="{{ eos_token }}{% if %}")
 @example(instruction="{instruction}")
@@ -105,14 +152,14 @@ def test_the_chat_template_renders_the_prompt_of_training(tokenizer: Any, instru
         text = tokenizer.apply_chat_template(
             messages, chat_template=template.chat_template(), tokenize=False, add_generation_prompt=True
         )
-        assert text == template.prompt(instruction)
+        assert text == _spelled(template.prompt(instruction))
 
 
 def test_the_chat_template_renders_a_whole_row_as_it_was_trained(tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi."}]
     for template in TEMPLATES:
         text = tokenizer.apply_chat_template(messages, chat_template=template.chat_template(), tokenize=False)
-        assert text == template.prompt("Say hi.") + "Hi." + END_OF_TEXT
+        assert text == _spelled(template.prompt("Say hi.")) + template.completion("Hi.") + END_OF_TEXT
 
 
 def test_other_trainers_find_the_assistants_tokens_in_the_chat_template(tokenizer: Any) -> None:
@@ -133,3 +180,45 @@ def test_the_golden_examples_cover_both_texts_and_other_scripts() -> None:
     inputs = [example.input for example in GOLDEN_EXAMPLES]
     assert "" in inputs and any(text.strip() for text in inputs)
     assert any(ord(letter) > 127 for text in inputs for letter in text)
+
+
+def test_a_prompt_reads_as_its_text_and_travels_with_its_spans() -> None:
+    prompt = ALPACA.prompt("Say hi.")
+    assert prompt == str(prompt) and {prompt: 1}[str(prompt)] == 1 and json.loads(json.dumps(prompt)) == prompt
+    for travelled in (pickle.loads(pickle.dumps(prompt)), copy.deepcopy(prompt)):
+        assert travelled == prompt and travelled.spans == prompt.spans
+    assert not isinstance(prompt.strip(), Prompt), "what is cut from a prompt is plain text, all of it data"
+    assert not Prompt([]) and Prompt([Span("answer", "")]).spans, "an empty answer still has a stop token"
+
+
+CONVERSATION = Example(
+    "c?", "", "C.", "here", system="Be brief.", earlier=(Exchange("a?", "A."), Exchange("b?", "B.", learned=False))
+)
+
+
+@pytest.mark.parametrize("template", NAMED_TEMPLATES.values(), ids=list(NAMED_TEMPLATES))
+def test_the_chat_template_renders_a_conversation_as_it_was_trained(template: Template, tokenizer: Any) -> None:
+    row = template.render(CONVERSATION)
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(
+            ("system", "user", "assistant", "user", "assistant", "user", "assistant"),
+            ("Be brief.", "a?", "A.", "b?", "B.", "c?", "C."),
+            strict=True,
+        )
+    ]
+    text = tokenizer.apply_chat_template(messages, chat_template=template.chat_template(), tokenize=False)
+    assert isinstance(row.prompt, Prompt)
+    spans = [
+        END_OF_TEXT if span.kind == "token" else span.text + END_OF_TEXT * ("answer" in span.kind)
+        for span in row.prompt.spans
+    ]
+    assert text == "".join(spans) + row.completion + END_OF_TEXT
+    assert template.lost(CONVERSATION) == ""
+
+
+def test_what_has_no_place_in_a_template_is_told() -> None:
+    assert CUSTOM.lost(CONVERSATION) == "prompt_with_system"
+    assert CUSTOM.lost(Example("c?", "", "C.", "here", earlier=(Exchange("a?", "A."),))) == "follow_up"
+    assert Template("t", "{instruction}", "{instruction}").lost(Example("a", "b", "c", "here")) == "{input}"
+    assert CUSTOM.lost(Example("a", "b", "c", "here")) == ""

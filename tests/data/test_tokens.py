@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from tiny import END_OF_TEXT, VOCABULARY, tiny_rows, write_tiny_tokenizer
 
 from peft_instruct.data.templates import ALPACA, PLAIN
-from peft_instruct.data.tokens import pack, prompt_ids, text_ids, tokenize
-from peft_instruct.data.types import IGNORED_LABEL, PromptCompletion, Tokens
+from peft_instruct.data.tokens import pack, prompt_ids, splits_before_newlines, text_ids, tokenize
+from peft_instruct.data.types import IGNORED_LABEL, Prompt, PromptCompletion, Span, Tokens
 from peft_instruct.errors import DatasetError
 
 MORE_THAN_ENOUGH = 10_000
@@ -226,3 +227,25 @@ def test_the_tiny_rows_train_only_what_they_answer(tokenizer: Any) -> None:
     assert report.num_completion_tokens == expected
     assert len(kept) == report.num_rows == 128
     assert tokenizer.eos_token_id == VOCABULARY - 1
+
+
+@given(
+    template=st.text(alphabet="a.: \n\t#'\x1c\x85é", max_size=12),
+    instruction=st.text(alphabet="a1. \n\r\t's\x1c\x85\u2028\u3000é漢", max_size=12),
+)
+def test_a_template_tokenised_in_parts_has_the_ids_of_the_whole(
+    gpt2_tokenizer: Any, template: str, instruction: str
+) -> None:
+    """The words of a template are tokenised once for all rows: GPT-2's pattern always parts before these newlines."""
+    assert splits_before_newlines(gpt2_tokenizer)
+    prompt = Prompt([Span("template", template), Span("data", instruction), Span("template", f"{template}\n\nA:\n")])
+    assert prompt_ids(gpt2_tokenizer, [prompt]) == text_ids(gpt2_tokenizer, [str(prompt)])
+
+
+def test_a_tokenizer_of_another_kind_reads_templates_whole(gpt2_tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    assert not splits_before_newlines(LETTERS)
+    changed = copy.deepcopy(gpt2_tokenizer)
+    changed.backend_tokenizer.normalizer = normalizers.Strip()
+    assert not splits_before_newlines(changed)

@@ -1,0 +1,201 @@
+"""`data check`: every problem of the rows at its place, and a cleaned copy where that is wanted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.commands.data_target import is_rows, recipe_of
+from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.data.checks.catalogue import CATALOGUE, Finding
+from peft_instruct.data.checks.check import CheckedFile, check_files, read_file
+from peft_instruct.data.checks.cleaning import Change, clean_file
+from peft_instruct.data.sources import files_of
+from peft_instruct.environment import prepare_environment
+from peft_instruct.errors import DatasetError, RecipeError
+from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.schema import Source
+
+Say = Callable[[str], None]
+SEVERITIES = ("error", "warning", "note")
+PLACES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class CleanedFile:
+    """What `--fix` wrote for one file."""
+
+    source: str
+    cleaned: Path
+    changes: Path
+    num_rows: int
+    num_left_out: int
+    num_cleaned: int
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Every finding, by place.
+
+    Attributes:
+        counts: rows of each file.
+        shows_all: whether the text names every place.
+    """
+
+    counts: dict[str, int]
+    findings: tuple[Finding, ...]
+    cleaned: tuple[CleanedFile, ...]
+    lengths_checked: bool
+    shows_all: bool
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.kind.severity == "error" for finding in self.findings)
+
+    def record(self) -> dict[str, Any]:
+        codes = Counter(finding.code for finding in self.findings)
+        return {
+            "rows": self.counts,
+            "lengths_checked": self.lengths_checked,
+            "kinds": {code: {"count": count, **asdict(CATALOGUE[code])} for code, count in sorted(codes.items())},
+            "findings": [
+                {**asdict(finding), "severity": finding.kind.severity, "fix": finding.kind.fix}
+                for finding in self.findings
+            ],
+            "cleaned": [
+                {**asdict(file), "cleaned": str(file.cleaned), "changes": str(file.changes)} for file in self.cleaned
+            ],
+        }
+
+    def text(self) -> str:
+        lines = [f"{source}: {count:,} rows" for source, count in self.counts.items()]
+        by_code: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            by_code.setdefault(finding.code, []).append(finding)
+        order = list(CATALOGUE)
+        for code in sorted(by_code, key=lambda code: (SEVERITIES.index(CATALOGUE[code].severity), order.index(code))):
+            lines += ["", *self._kind_lines(code, by_code[code])]
+        severities: Counter[str] = Counter(finding.kind.severity for finding in self.findings)
+        told = ", ".join(f"{severities[severity]:,} {severity}s" for severity in SEVERITIES)
+        lines += ["", f"{told} in {sum(self.counts.values()):,} rows"]
+        if not self.lengths_checked:
+            lines.append("lengths were not checked: name a recipe, whose base and max_length say what is too long")
+        for file in self.cleaned:
+            lines.append(
+                f"{file.cleaned}: {file.num_rows:,} rows, {file.num_left_out:,} left out, {file.num_cleaned:,} texts "
+                f"cleaned; each in {file.changes}"
+            )
+        return "\n".join(lines)
+
+    def _kind_lines(self, code: str, findings: list[Finding]) -> list[str]:
+        kind = CATALOGUE[code]
+        shown = findings if self.shows_all else findings[:PLACES_SHOWN]
+        lines = [f"{kind.severity}  {code}: {len(findings):,}. {kind.meaning}. {kind.fix}."]
+        for finding in shown:
+            part = f" {finding.part}" if finding.part else ""
+            lines.append(f"  {finding.origin}{part}: {_one_line(finding.detail)}")
+        rest = len(findings) - len(shown)
+        return [*lines, f"  … and {rest:,} more (--all)"] if rest else lines
+
+
+def data_check(
+    target: str,
+    overrides: Sequence[str] = (),
+    *,
+    against: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    fix: bool = False,
+    out: Path | None = None,
+    shows_all: bool = False,
+) -> CheckResult:
+    """Find every problem of a recipe's rows, or of a file's.
+
+    Args:
+        against: files of evaluation rows that no training row may be among, besides the recipe's own.
+        ignore: codes that are not told.
+        fix: write a cleaned copy and a log of every change for each training file.
+        out: the folder for them; beside each file by default.
+
+    Raises:
+        PeftInstructError: nothing could be read, or a file that `fix` would write is there already.
+    """
+    unknown = [code for code in ignore if code not in CATALOGUE]
+    if unknown:
+        raise RecipeError(f"--ignore {unknown[0]}: no such kind. `peft-instruct data kinds` lists them.")
+    recipe = recipe_of(target, overrides)
+    prepare_environment([] if is_rows(target) else hub_ids_of(recipe))
+    train = _files(recipe.data.sources(), recipe)
+    others = [*filter(None, (recipe.data.validation, recipe.data.test)), *against]
+    held_out = _files([Source(source=name) for name in others], recipe)
+    findings = check_files(train, held_out)
+    checks_lengths = not is_rows(target)
+    if checks_lengths:
+        from peft_instruct.commands.data_lengths import overlong
+
+        findings += overlong(recipe, findings)
+    findings = [finding for finding in findings if finding.code not in ignore]
+    cleaned = tuple(_clean(file, findings, out) for file in train) if fix else ()
+    return CheckResult(
+        {file.source: len(file.rows) for file in (*train, *held_out)},
+        tuple(findings),
+        cleaned,
+        checks_lengths,
+        shows_all,
+    )
+
+
+def _files(sources: Sequence[Source], recipe: Recipe) -> list[CheckedFile]:
+    section = recipe.data
+    return [
+        read_file(
+            file,
+            source.format or section.format,
+            source.columns or section.columns,
+            source.revision or section.revision,
+        )
+        for source in sources
+        for file in files_of(source.source) or [source.source]
+    ]
+
+
+def _clean(file: CheckedFile, findings: Sequence[Finding], out: Path | None) -> CleanedFile:
+    """Write the cleaned rows and the log.
+
+    Raises:
+        DatasetError: one of the two is there already, or the source is no file and no folder is named.
+    """
+    source = Path(file.source)
+    if out is None and not source.is_file():
+        raise DatasetError(f"{file.source}: is no file here. Name a folder for the cleaned rows with --out.")
+    folder = source.parent if out is None else out
+    stem = source.name.split(".")[0] or "rows"
+    paths = (folder / f"{stem}.cleaned.jsonl", folder / f"{stem}.changes.jsonl")
+    for path in paths:
+        if path.exists():
+            raise DatasetError(f"{path}: is there already. Remove it, or name another folder with --out.")
+    origins = {row.origin for row in file.rows}
+    own = [finding for finding in findings if finding.origin in origins]
+    cleaned = clean_file(file, own)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(paths[0], cleaned.rows)
+    _write(paths[1], [asdict(change) for change in cleaned.changes])
+    return CleanedFile(file.source, *paths, len(cleaned.rows), *_tally(cleaned.changes))
+
+
+def _tally(changes: Sequence[Change]) -> tuple[int, int]:
+    num_left_out = sum(change.action == "left out" for change in changes)
+    return num_left_out, len(changes) - num_left_out
+
+
+def _write(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    # ASCII: half a surrogate pair in the log of changes has no bytes in UTF-8.
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def _one_line(text: str, width: int = 120) -> str:
+    line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
+    return line if len(line) <= width else line[: width - 1] + "…"

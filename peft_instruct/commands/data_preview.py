@@ -1,0 +1,125 @@
+"""`data preview`: rows exactly as the model sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.commands.data_target import recipe_of
+from peft_instruct.data.pieces import Piece, pieces_of
+from peft_instruct.data.types import LengthReport
+from peft_instruct.errors import DatasetError
+
+MARKS = {"prompt": ("", ""), "learned": ("⟦", "⟧"), "stop": ("⟦", "⟧")}
+"""Around the pieces where there are no colours."""
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    origin: str
+    num_tokens: int
+    num_learned: int
+    pieces: tuple[Piece, ...]
+
+    def heading(self) -> str:
+        return f"── {self.origin}: {self.num_tokens} tokens, {self.num_learned} learned"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rows as the model sees them.
+
+    Attributes:
+        notes: what the length limit did to them.
+        shows_ids: whether the text names the token ids.
+    """
+
+    rows: tuple[ShownRow, ...]
+    notes: tuple[str, ...]
+    tokenizer: str
+    shows_ids: bool
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """For logs: what is learned stands in ⟦brackets⟧, the stop token in brackets of its own."""
+        lines = []
+        for row in self.rows:
+            marked = (f"{MARKS[piece.kind][0]}{piece.text}{MARKS[piece.kind][1]}" for piece in row.pieces)
+            lines += [row.heading(), "".join(marked), *(self.id_lines(row) if self.shows_ids else []), ""]
+        return "\n".join([*lines, *self.last_lines()])
+
+    def id_lines(self, row: ShownRow) -> list[str]:
+        return [f"{piece.kind:<8} {' '.join(map(str, piece.ids))}" for piece in row.pieces]
+
+    def last_lines(self) -> list[str]:
+        return [*self.notes, f"tokens of {self.tokenizer}; ⟦learned⟧, the rest is only read"]
+
+
+def data_preview(
+    target: str,
+    overrides: Sequence[str] = (),
+    *,
+    num_rows: int = 3,
+    line: int | None = None,
+    html: Path | None = None,
+    shows_ids: bool = False,
+) -> Preview:
+    """The first training rows of a recipe or a file, or those of one line, tokenised as `train` does.
+
+    Args:
+        html: also write them as a page.
+
+    Raises:
+        PeftInstructError: the rows, the recipe or the tokenizer cannot be read, or no row is at that line.
+    """
+    from peft_instruct.commands.data_lengths import rows_and_tokenizer
+    from peft_instruct.data.tokens import model_rows
+
+    recipe = recipe_of(target, overrides)
+    section = recipe.data
+    data, tokenizer = rows_and_tokenizer(recipe)
+    rows = data.train[:num_rows]
+    if line is not None:
+        everything = [*data.train, *data.validation, *data.test]
+        rows = [row for row in everything if re.search(rf"(?::| row ){line}(?: |$)", row.origin)]
+        if not rows:
+            raise DatasetError(f"{target}: no row begins at line {line}. `data check` names the lines.")
+    tokens, report = model_rows(rows, tokenizer, section)
+    shown = tuple(
+        ShownRow(row.origin, len(row.input_ids), sum(label >= 0 for label in row.labels), pieces_of(row, tokenizer))
+        for row in tokens
+    )
+    preview = Preview(shown, _notes(report, section.max_length), recipe.model.base, shows_ids)
+    if html is not None:
+        html.write_text(_page(preview, target), encoding="utf-8")
+    return preview
+
+
+def _notes(report: LengthReport, max_length: int) -> tuple[str, ...]:
+    told = (
+        (report.truncated, "the prompt is cut from its left"),
+        (report.stopless, "the completion is cut and has no stop token"),
+        (report.dropped, "left out"),
+    )
+    return tuple(f"data.max_length {max_length}: {what}: {', '.join(origins)}" for origins, what in told if origins)
+
+
+def _page(preview: Preview, title: str) -> str:
+    from peft_instruct.report.html import PreviewContent, render_preview
+
+    return render_preview(
+        PreviewContent(
+            title=title,
+            rows=[
+                (row.heading(), [(piece.kind, piece.text, " ".join(map(str, piece.ids))) for piece in row.pieces])
+                for row in preview.rows
+            ],
+            notes=preview.notes,
+            shows_ids=preview.shows_ids,
+        )
+    )

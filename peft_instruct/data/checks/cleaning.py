@@ -1,0 +1,167 @@
+"""`data check --fix`: a cleaned copy of the rows, and every change that was made."""
+
+from __future__ import annotations
+
+import copy
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from peft_instruct.data.checks.across import check_across
+from peft_instruct.data.checks.catalogue import Finding
+from peft_instruct.data.checks.check import CheckedFile
+from peft_instruct.data.checks.parts import RowParts, parts_of
+from peft_instruct.data.checks.patterns import (
+    ASCII_PATTERNS,
+    BIDI,
+    HIDDEN,
+    LEADING,
+    MOJIBAKE,
+    UNUSUAL_SPACE,
+    ZERO_WIDTH,
+)
+from peft_instruct.data.checks.rows import check_row
+from peft_instruct.data.personal import mask
+from peft_instruct.data.types import Row
+
+MOST_ROUNDS = 4
+"""Cleaning can bring out something new (mended mojibake may be a hard space); real rows settle in two rounds."""
+
+_EXPRESSIONS = {pattern.code: pattern.expression for pattern in ASCII_PATTERNS}
+_DAMAGED_RUN = re.compile(f"(?:{MOJIBAKE.pattern}|{LEADING})+")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>])?")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to one row; `before` and `after` are a part's text, or empty where the row was left out."""
+
+    origin: str
+    action: str
+    codes: tuple[str, ...]
+    part: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    rows: tuple[dict[str, Any], ...]
+    changes: tuple[Change, ...]
+
+
+def clean_file(file: CheckedFile, findings: Iterable[Finding]) -> Cleaned:
+    """The rows that can be kept, cleaned, in their order; nothing of the file itself is touched."""
+    dropping: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.kind.remedy == "drop":
+            dropping.setdefault(finding.origin, []).append(finding.code)
+    changes = [Change(finding.origin, "left out", (finding.code,)) for finding in file.broken]
+    kept: list[Row] = []
+    for row in file.rows:
+        if row.origin in dropping:
+            changes.append(Change(row.origin, "left out", tuple(dict.fromkeys(dropping[row.origin]))))
+        else:
+            clean, made = _clean_row(row, file)
+            kept.append(clean)
+            changes += made
+    # What differed in its damage alone is a duplicate only now.
+    doubles = {
+        f.origin: f.code for f in check_across([parts_of(row, file.form) for row in kept]) if f.code == "duplicate"
+    }
+    changes += [Change(origin, "left out", (code,)) for origin, code in doubles.items()]
+    return Cleaned(tuple(row.values for row in kept if row.origin not in doubles), tuple(changes))
+
+
+def _clean_row(row: Row, file: CheckedFile) -> tuple[Row, list[Change]]:
+    values = copy.deepcopy(row.values)
+    before = parts_of(row, file.form)
+    codes: dict[str, list[str]] = {}
+    for _ in range(MOST_ROUNDS):
+        parts = parts_of(Row(values, row.origin), file.form)
+        wanted = _cleanable(parts)
+        if not wanted:
+            break
+        for part in parts.parts:
+            for code in wanted.get(part.place, ()):
+                codes.setdefault(part.place, []).append(code)
+            _put(values, part.path, clean_text(part.text, wanted.get(part.place, ())))
+    after = {part.place: part.text for part in parts_of(Row(values, row.origin), file.form).parts}
+    changes = [
+        Change(row.origin, "cleaned", tuple(dict.fromkeys(codes[part.place])), part.place, part.text, after[part.place])
+        for part in before.parts
+        if part.place in codes and after[part.place] != part.text
+    ]
+    return Row(values, row.origin), changes
+
+
+def _cleanable(parts: RowParts) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    for finding in check_row(parts):
+        if finding.kind.remedy == "clean":
+            wanted.setdefault(finding.part, []).append(finding.code)
+    return wanted
+
+
+def _put(values: Any, path: tuple[str | int, ...], text: str) -> None:
+    for step in path[:-1]:
+        values = values[step]
+    values[path[-1]] = text
+
+
+def clean_text(text: str, codes: Iterable[str]) -> str:
+    """The text without what the codes name; encodings first, since they bring out the rest."""
+    wanted = set(codes)
+    for code, clean in CLEANERS.items():
+        if code in wanted:
+            text = clean(text)
+    return text
+
+
+def _remove(code: str) -> Callable[[str], str]:
+    return lambda text: _EXPRESSIONS[code].sub("", text)
+
+
+def _mend_mojibake(text: str) -> str:
+    """Each damaged run, read again as the UTF-8 it was; what is none stays."""
+
+    def mended(found: re.Match[str]) -> str:
+        raw = b"".join(_as_byte(character) for character in found[0])
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return found[0]
+
+    return _DAMAGED_RUN.sub(mended, text)
+
+
+def _as_byte(character: str) -> bytes:
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1", errors="replace")
+
+
+CLEANERS: dict[str, Callable[[str], str]] = {
+    "mojibake": _mend_mojibake,
+    "html-entity": html.unescape,
+    "terminal-escape": lambda text: _ESCAPE.sub("", text),
+    "control-character": _remove("control-character"),
+    "bidi-control": lambda text: BIDI.sub("", text),
+    "zero-width": lambda text: ZERO_WIDTH.sub("", text),
+    "hidden-text": lambda text: HIDDEN.sub("", text),
+    "special-token": _remove("special-token"),
+    "literal-escape": lambda text: re.sub(r"\\n", "\n", text),
+    "mixed-newlines": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
+    "blank-run": lambda text: _EXPRESSIONS["blank-run"].sub("\n\n", text),
+    "unusual-space": lambda text: UNUSUAL_SPACE.sub(" ", text),
+    "decomposed": lambda text: unicodedata.normalize("NFC", text),
+    "secret": lambda text: mask(text)[0],
+    "personal-data": lambda text: mask(text)[0],
+    "placeholder-input": lambda text: "",
+    "edge-space": str.strip,
+}
+"""How each kind is cleaned, in the order of use."""

@@ -1,0 +1,62 @@
+"""FAQ tables: a CSV with a question and an answer a line, whatever the columns are called and separated by."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from peft_instruct.data.importers.export import Export
+from peft_instruct.data.importers.types import Broken, Conversation, Dropped, Found, Message
+
+QUESTION = ("question", "q", "questions", "frage", "pregunta", "pergunta", "domanda", "вопрос", "问题", "instruction",
+            "prompt", "title")  # fmt: skip
+ANSWER = ("answer", "a", "answers", "antwort", "respuesta", "réponse", "reponse", "resposta", "risposta", "ответ",
+          "答案", "output", "response", "completion", "reply", "body")  # fmt: skip
+
+
+def columns_of(header: list[str]) -> tuple[int, int] | None:
+    """Where question and answer stand: by name, or the two there are."""
+    names = [name.strip().lower() for name in header]
+    found = [next((names.index(name) for name in usual if name in names), None) for usual in (QUESTION, ANSWER)]
+    if found[0] is not None and found[1] is not None:
+        return found[0], found[1]
+    return (0, 1) if len(header) == 2 else None
+
+
+def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
+    """One conversation of two messages per line of the table."""
+    for name in names:
+        text = export.text(name)
+        if isinstance(text, Broken):
+            yield text
+        else:
+            yield from _table(text, name)
+
+
+def _table(text: str, file: str) -> Iterator[Found]:
+    csv.field_size_limit(max(len(text), 131072))
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    line = 1
+    try:
+        header = next(reader, [])
+        columns = columns_of(header)
+        if columns is None:
+            shown = ", ".join(map(repr, header)) or "none"
+            yield Broken(f"{file}:1", f"columns {shown}. expected one called question and one called answer")
+            return
+        for values in reader:
+            line, place = reader.line_num, f"line {reader.line_num}"
+            if not values:
+                continue
+            if len(values) != len(header):
+                yield Broken(f"{file}:{line}", f"{len(values)} fields. the header names {len(header)}")
+                continue
+            question, answer = (values[column].strip() for column in columns)
+            if question and answer:
+                yield Conversation(file, (Message(place, "user", question), Message(place, "assistant", answer)))
+            else:
+                yield Dropped(file, place, "a question without an answer" if question else "empty", question or answer)
+    except csv.Error as error:
+        yield Broken(f"{file}:{line}", f"not CSV ({error})")

@@ -1,0 +1,55 @@
+"""Posts of a chat -> conversations: whoever opens a thread asks, the others answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from peft_instruct.data.importers.types import Conversation, Dropped, Message
+
+
+@dataclass(frozen=True)
+class Post:
+    """A message of a chat.
+
+    Attributes:
+        parent: id of the post that it replies to; empty for one that opens a thread.
+    """
+
+    id: str
+    author: str
+    text: str
+    time: str
+    parent: str = ""
+
+
+def threads(file: str, posts: Iterable[Post]) -> Iterator[Conversation | Dropped]:
+    """Posts with all that replies to them, in the order of the export."""
+    by_id = {post.id: post for post in posts}
+    members: dict[str, list[Post]] = {}
+    for post in by_id.values():
+        first = _first(post, by_id)
+        if first is None:
+            yield Dropped(file, post.id, "reply to a message that is left out, or not in the export", post.text)
+        else:
+            members.setdefault(first.id, []).append(post)
+    for thread in members.values():
+        asker = thread[0].author
+        yield Conversation(
+            file,
+            tuple(
+                Message(post.id, "user" if post.author == asker else "assistant", post.text, post.time)
+                for post in thread
+            ),
+        )
+
+
+def _first(post: Post, by_id: dict[str, Post]) -> Post | None:
+    """The post at the head of a chain of replies; None where the chain leaves the export or turns on itself."""
+    seen = {post.id}
+    while post.parent:
+        if post.parent not in by_id or post.parent in seen:
+            return None
+        post = by_id[post.parent]
+        seen.add(post.id)
+    return post

@@ -1,0 +1,78 @@
+"""The cleaned copy of `data check --fix`: nothing that it can mend is left, nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planted import ask, clean_rows, write_planted
+
+from peft_instruct.commands.data_check import CheckResult, data_check
+from peft_instruct.data.checks.catalogue import CATALOGUE
+from peft_instruct.data.checks.cleaning import CLEANERS, clean_text
+from peft_instruct.data.prepare import read_source
+from peft_instruct.errors import DatasetError
+from peft_instruct.recipe.schema import DataSection
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckResult, Path, bytes]:
+    path = tmp_path_factory.mktemp("fixed") / "rows.jsonl"
+    write_planted(path)
+    before = path.read_bytes()
+    return data_check(str(path), fix=True), path, before
+
+
+def test_the_source_stays_as_it_is(fixed: tuple[CheckResult, Path, bytes]) -> None:
+    _, path, before = fixed
+    assert path.read_bytes() == before
+    assert {found.name for found in path.parent.iterdir()} == {"rows.jsonl", "rows.cleaned.jsonl", "rows.changes.jsonl"}
+
+
+def test_a_cleaned_copy_has_nothing_left_to_clean_and_can_be_trained(fixed: tuple[CheckResult, Path, bytes]) -> None:
+    file = fixed[0].cleaned[0]
+    again = data_check(str(file.cleaned))
+    assert [finding for finding in again.findings if finding.kind.remedy != "look"] == []
+    assert len(read_source(str(file.cleaned), DataSection(train=str(file.cleaned)))[0]) == file.num_rows
+
+
+def test_clean_rows_stay_in_their_order_and_every_other_is_in_the_log(fixed: tuple[CheckResult, Path, bytes]) -> None:
+    file = fixed[0].cleaned[0]
+    cleaned = [json.loads(line) for line in file.cleaned.read_text().splitlines()]
+    wanted = clean_rows()
+    at = iter(cleaned)
+    assert all(row in at for row in wanted), "a clean row was changed, moved or lost"
+    changes = [json.loads(line) for line in file.changes.read_text().splitlines()]
+    left_out = {change["origin"] for change in changes if change["action"] == "left out"}
+    num_lines = len(fixed[2].splitlines())
+    assert len(cleaned) == num_lines - len(left_out)
+    for change in changes:
+        assert change["codes"] and all(CATALOGUE[code].remedy in ("drop", "clean") for code in change["codes"])
+        assert change["action"] == "left out" or change["before"] != change["after"]
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ask("Name a bird.", " Robin")) + "\n")
+    (tmp_path / "rows.cleaned.jsonl").write_text("mine")
+    with pytest.raises(DatasetError, match="is there already"):
+        data_check(str(path), fix=True)
+    assert data_check(str(path), fix=True, out=tmp_path / "other").cleaned[0].num_cleaned == 1
+    assert (tmp_path / "rows.cleaned.jsonl").read_text() == "mine"
+
+
+def test_every_kind_that_is_said_to_be_cleaned_has_a_cleaner() -> None:
+    assert {code for code, kind in CATALOGUE.items() if kind.remedy == "clean"} == set(CLEANERS)
+
+
+@pytest.mark.parametrize(
+    "text", ["crème brûlée", "“never” – he said…", "Ångström Œuvre", "Привет, мир", "naïve 😀 東京"], ids=ascii
+)
+@pytest.mark.parametrize("read_as", ["latin-1", "cp1252"])
+def test_mojibake_is_read_back(text: str, read_as: str) -> None:
+    damaged = "".join(
+        byte.decode(read_as, errors="ignore") or byte.decode("latin-1") for byte in (bytes([b]) for b in text.encode())
+    )
+    assert clean_text(damaged, ["mojibake"]) == text
+    assert clean_text(text, ["mojibake"]) == text

@@ -1,0 +1,170 @@
+"""FAQ pages in Markdown, HTML and CSV, and the pairs they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peft_instruct.data.importers.run import Imported, import_export
+from peft_instruct.errors import DatasetError
+
+MARKDOWN = """\
+---
+title: Help
+---
+
+# Frequently asked questions
+
+Welcome to our help page.
+
+## Installing
+
+### How do I install it?
+
+With `pip`:
+
+```bash
+pip install it
+# is this a heading? no
+```
+
+1. Wait
+2. Enjoy 🎉
+
+#### On Windows
+
+Use WSL.
+
+### Installing without a network
+
+Copy the wheels.
+
+### Is `sudo` needed? {#sudo}
+
+No, see [the manual](https://example.org/m).
+
+### Is this question answered?
+
+## Paying
+
+**¿Puedo pagar con tarjeta?**
+
+Sí.
+
+Q: Do you refund?
+A: Within 30 days,
+no questions asked.
+
+Frage: Gibt es Rabatt?
+
+Antwort: Ja.
+
+<details>
+<summary>Where are you?</summary>
+
+In Örebro.
+
+</details>
+"""
+MARKDOWN_PAIRS = [
+    (
+        "How do I install it?",
+        "With `pip`:\n\n```bash\npip install it\n# is this a heading? no\n```\n\n1. Wait\n2. Enjoy 🎉\n\n"
+        "#### On Windows\n\nUse WSL.",
+        ["line 11", "line 13"],
+    ),
+    ("Installing without a network", "Copy the wheels.", ["line 27", "line 29"]),
+    ("Is `sudo` needed?", "No, see [the manual](https://example.org/m).", ["line 31", "line 33"]),
+    ("¿Puedo pagar con tarjeta?", "Sí.", ["line 39", "line 41"]),
+    ("Do you refund?", "Within 30 days,\nno questions asked.", ["line 43", "line 44"]),
+    ("Gibt es Rabatt?", "Ja.", ["line 47", "line 49"]),
+    ("Where are you?", "In Örebro.", ["line 52", "line 54"]),
+]
+
+HTML = """\
+<!doctype html><html><head><title>FAQ?</title><style>p{color:red}</style></head>
+<body><nav><a href="/">Home?</a></nav>
+<h1>FAQ</h1>
+<h2>How do I&nbsp;pay?</h2>
+<p>By <b>card</b> or <code>SEPA</code>:<br>both work.</p>
+<script>document.write("<h2>Hacked?</h2>")</script>
+<ul><li>Visa<li>Amex <ul><li>Gold</ul></ul>
+<h2><button type="button">May I cancel?</button></h2>
+<div hidden><p>Yes &amp; no:</p><pre><code>cancel --now
+  # really</code></pre><button>Copy</button></div>
+<dl><dt>Was kostet das?<dd>9,90 €<dt>Et en Suisse ?</dt><dd>9.90 CHF</dd></dl>
+<details><summary>何時ですか？</summary>正午です。</details>
+<table><tr><th>Plan</th><th>Price</th></tr></table>
+<button class="accordion">Is it safe?</button><div><p>Yes.</p></div>
+<footer>© us</footer></body></html>
+"""
+HTML_PAIRS = [
+    ("How do I pay?", "By card or `SEPA`:\nboth work.\n\n- Visa\n- Amex\n  - Gold"),
+    ("May I cancel?", "Yes & no:\n\n```\ncancel --now\n  # really\n```"),
+    ("Was kostet das?", "9,90 €"),
+    ("Et en Suisse ?", "9.90 CHF"),
+    ("何時ですか？", "正午です。\n\nPlan | Price"),
+    ("Is it safe?", "Yes."),
+]
+
+
+def _imported(path: Path, text: str) -> Imported:
+    path.write_text(text, encoding="utf-8")
+    return import_export(path)
+
+
+def _pairs(imported: Imported) -> list[tuple[str, str]]:
+    return [(row["instruction"], row["output"]) for row in imported.rows]
+
+
+def test_markdown(tmp_path: Path) -> None:
+    imported = _imported(tmp_path / "faq.md", MARKDOWN)
+    found = [(row["instruction"], row["output"], row["provenance"]["ids"]) for row in imported.rows]
+    assert found == MARKDOWN_PAIRS
+    assert imported.kind == "faq-markdown"
+    assert [(item.id, item.reason) for item in imported.dropped] == [
+        ("line 5", "outside of any question"),
+        ("line 7", "outside of any question"),
+        ("line 9", "outside of any question"),
+        ("line 35", "a heading or question without an answer"),
+        ("line 37", "outside of any question"),
+    ]
+
+
+def test_headings_that_ask_nothing_are_taken_where_none_does(tmp_path: Path) -> None:
+    assert _pairs(
+        _imported(tmp_path / "faq.md", "# Help\n\nhi\n\n## Paying\n\nBy card.\n\n## Leaving\n\nAny time.\n")
+    ) == [
+        ("Paying", "By card."),
+        ("Leaving", "Any time."),
+    ]
+
+
+def test_html(tmp_path: Path) -> None:
+    imported = _imported(tmp_path / "faq.html", HTML)
+    assert _pairs(imported) == HTML_PAIRS
+    assert imported.kind == "faq-html"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Question,Answer\nHow?,"So, and\nso"\nWhy?,Because\n',
+        'id;Antwort;Frage\n1;"So, and\nso";How?\n2;Because;Why?\n',
+        'q\ta\nHow?\t"So, and\nso"\nWhy?\tBecause\n',
+        'left,right\nHow?,"So, and\nso"\nWhy?,Because\n,\n',
+    ],
+)
+def test_csv_by_names_or_by_its_two_columns(tmp_path: Path, text: str) -> None:
+    assert _pairs(_imported(tmp_path / "faq.csv", text)) == [("How?", "So, and\nso"), ("Why?", "Because")]
+
+
+def test_csv_problems_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"(?s)2 problems.*faq.csv:2: 1 fields.*faq.csv:4: 3 fields"):
+        _imported(tmp_path / "faq.csv", "question,answer\nalone\nq,a\na,b,c\n")
+
+
+def test_a_page_without_questions_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no question with an answer in it, read as faq-html .*1 outside of any"):
+        _imported(tmp_path / "faq.html", "<p>hello</p>")

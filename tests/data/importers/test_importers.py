@@ -1,0 +1,115 @@
+"""Realistic exports of each kind come to exactly the rows listed by hand, and every message is accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import made_exports
+import pytest
+from talks import PAIRS, TALKS
+
+from peft_instruct.data.importers.run import Imported, import_export
+
+EXPORTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "slack": ("export.zip", made_exports.write_slack),
+    "discord": ("help.json", made_exports.write_discord),
+    "zendesk": ("tickets.json", made_exports.write_zendesk),
+    "intercom": ("conversations.jsonl", made_exports.write_intercom),
+    "mbox": ("help.mbox", made_exports.write_mbox),
+}
+
+
+@pytest.fixture(scope="module", params=EXPORTS)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    name, write = EXPORTS[request.param]
+    return request.param, write(tmp_path_factory.mktemp(request.param) / name)
+
+
+@pytest.fixture(scope="module")
+def imported(written: tuple[str, Path]) -> Imported:
+    return import_export(written[1])
+
+
+def _plain(text: str, kind: str) -> str:
+    # HTML has no place for the language of a code block.
+    return text.replace("```python", "```") if kind in ("intercom", "mbox") else text
+
+
+def test_the_kind_is_found_and_the_reason_is_shown(written: tuple[str, Path], imported: Imported) -> None:
+    assert imported.kind == written[0]
+    assert imported.reason
+
+
+def test_the_rows_are_those_listed_by_hand(written: tuple[str, Path], imported: Imported) -> None:
+    kind = written[0]
+    rows = [(_plain(row["instruction"], kind), _plain(row["output"], kind)) for row in imported.rows]
+    assert rows == [(_plain(question, kind), _plain(answer, kind)) for question, answer in PAIRS]
+
+
+def test_every_message_is_in_a_row_or_among_the_dropped(imported: Imported) -> None:
+    used = [(row["provenance"]["file"], id_) for row in imported.rows for id_ in row["provenance"]["ids"]]
+    dropped = [(item.file, item.id) for item in imported.dropped if item.id]
+    assert imported.num_messages == len(used) + len(dropped) >= 200
+    assert len(set(used) | set(dropped)) >= imported.num_messages - 1, "one message counted twice"
+    assert not set(used) & set(dropped)
+
+
+def test_every_row_says_when_it_was_written(imported: Imported) -> None:
+    assert all(row["provenance"]["time"].startswith("2026-0") for row in imported.rows)
+
+
+def test_nothing_of_quotes_signatures_bots_and_notes_is_left(imported: Imported) -> None:
+    text = json.dumps(imported.rows, ensure_ascii=False)
+    for left in (
+        "> ",
+        "wrote:",
+        "schrieb",
+        "Acme",
+        "regards",
+        "iPhone",
+        "Beep",
+        "internal:",
+        "VIP",
+        "joined",
+        "2 hours",
+    ):
+        assert left not in text.replace("c > d", "").replace("dora -> ", ""), left
+
+
+def test_whole_conversations_keep_the_later_turns(written: tuple[str, Path]) -> None:
+    rows = import_export(written[1], shape="conversations").rows
+    assert len(rows) == len(PAIRS)
+    turns = next(row["messages"] for row in rows if row["messages"][0]["content"].startswith("¿Hay descuento"))
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant"]
+    assert turns[3]["content"] == "También, el mismo."
+    assert all(row["messages"][-1]["role"] == "assistant" for row in rows)
+
+
+def test_slack_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    imported = import_export(made_exports.write_slack(tmp_path / "export.zip"))
+    reasons = Counter(item.reason for item in imported.dropped)
+    noise = Counter(number % 7 for number in range(made_exports.NUM_NOISE))
+    assert reasons["system message (channel_join)"] == noise[0]
+    assert reasons["written by a bot"] == noise[1] + noise[2] + 1
+    assert reasons["system message (channel_topic)"] == noise[6]
+    assert reasons["deleted"] == 2
+    assert reasons["edit (applied)"] == reasons["deletion (applied)"] == 1
+    alone = sum(len(talk.said) for talk in TALKS if talk.answer is None)
+    # Of the talk of two messages without an answer both are of one thread.
+    assert reasons["nobody answered"] == noise[4] + noise[5] + alone
+
+
+def test_what_is_masked_is_counted(imported: Imported) -> None:
+    assert imported.masked == Counter({"email": 2, "phone": 2, "ip": 1, "secret": 1, "card": 1})
+
+
+def test_a_folder_is_read_as_its_zip(tmp_path: Path) -> None:
+    import zipfile
+
+    path = made_exports.write_slack(tmp_path / "export.zip")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "folder")
+    assert import_export(tmp_path / "folder").rows == import_export(path).rows

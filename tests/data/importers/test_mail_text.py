@@ -1,0 +1,73 @@
+"""What is left of a mail is what its author wrote."""
+
+from __future__ import annotations
+
+import pytest
+
+from peft_instruct.data.importers.mail_text import own_words
+
+QUOTED = "> Is it on?\n>\n> Ana"
+
+
+@pytest.mark.parametrize(
+    "attribution",
+    [
+        "On Mon, 2 Mar 2026 at 09:00, Ana <a@x.org> wrote:",
+        "On Mon, 2 Mar 2026 at 09:00, Ana Maria of the Department <a@x.org>\nwrote:",
+        "Am 02.03.26 um 09:00 schrieb Ana:",
+        "Le 2 mars 2026 à 09:00, Ana a écrit :",
+        "El lun, 2 mar 2026 a las 9:00, Ana escribió:",
+        "Il giorno lun 2 mar 2026 Ana ha scritto:",
+        "Em seg., 2 de mar. de 2026, Ana escreveu:",
+        "Op ma 2 mrt 2026 schreef Ana:",
+        "W dniu 2.03.2026 Ana pisze:",
+        "2 марта 2026 г., Ana написала:",
+        "2026年3月2日 09:00，Ana 写道：",
+    ],
+)
+def test_a_quote_below_goes_with_its_attribution(attribution: str) -> None:
+    assert own_words(f"Yes.\n\n{attribution}\n{QUOTED}\n") == "Yes."
+
+
+def test_answers_between_the_lines_stay() -> None:
+    assert own_words("On Monday, Ana wrote:\n> Is it on?\nYes.\n> And now?\nNo.\n") == "Yes.\nNo."
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "-----Original Message-----\nFrom: Ana\nIs it on?",
+        "________________________________\nVon: Ana\nGesendet: Montag\nAn: Bo\nBetreff: x\n\nIs it on?",
+        "*From:* Ana\n*Sent:* Monday\n*To:* Bo\n*Subject:* x\n\nIs it on?",
+        "De : Ana\nEnvoyé : lundi\nÀ : Bo\nObjet : x\n\nIs it on?",
+    ],
+)
+def test_a_forwarded_mail_goes_to_its_end(block: str) -> None:
+    assert own_words(f"Yes.\n\n{block}") == "Yes."
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["-- \nAna\nAcme", "Best regards,\nAna", "Thanks!\nAna Li\nHead of Help\n+1 555 234 5678", "Sent from my iPhone",
+     "Mit freundlichen Grüßen\nAna", "Cordialement", "Saludos,\nAna", "С уважением,\nАна", "此致\n敬礼",
+     "Ana\n\nThis message and its attachments are confidential.\nIf you are not …"],
+)  # fmt: skip
+def test_a_signature_goes(signature: str) -> None:
+    assert own_words(f"It is on.\n\n{signature}\n").split("\n")[0] == "It is on."
+    assert len(own_words(f"It is on.\n\n{signature}\n")) <= len("It is on.\n\nAna")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thanks for the link, it works now.",
+        "Best is to wait.\nThen it works.",
+        "From: is a header.\nIt says who wrote.",
+        "Use this:\n\n```\n-- a comment of SQL\nselect 1\n```",
+        "Regards",
+        "a -- b",
+        "On Monday it worked, as you wrote.",
+    ],
+)
+def test_what_only_looks_like_one_stays(text: str) -> None:
+    assert own_words(text) == text

@@ -1,0 +1,180 @@
+"""Near-duplicates: found by MinHash, held against an exact search that shares no code with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_instruct.data.near import NEAR, features, groups_of, near_duplicates, normal_form
+from peft_instruct.data.prepare import read_source
+from peft_instruct.data.splits import split_rows
+from peft_instruct.data.types import PromptCompletion
+from peft_instruct.errors import DatasetError
+from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.shipped import PACKAGE
+
+
+def exact_pairs(texts: Sequence[str], least: float) -> Iterator[tuple[int, int]]:
+    """Every pair of Jaccard similarity of `least` or more, by prefix filtering over an inverted index.
+
+    Two sets of similarity t share one of their |x| - ceil(t |x|) + 1 rarest features (Chaudhuri, Ganti and Kaushik
+    2006), so only those are indexed; what they bring together is compared in full.
+    """
+    sets = []
+    for text in texts:
+        words = re.findall(r"\w+", text.lower())
+        sets.append({(word,) for word in words} | set(pairwise(words)))
+    counts = Counter(feature for one in sets for feature in one)
+    index: dict[Any, list[int]] = defaultdict(list)
+    for place, one in enumerate(sets):
+        rarest = sorted(one, key=lambda feature: (counts[feature], feature))
+        prefix = rarest[: len(one) - math.ceil(least * len(one)) + 1]
+        for other in {other for feature in prefix for other in index[feature]}:
+            if len(one & sets[other]) >= least * len(one | sets[other]):
+                yield other, place
+        for feature in prefix:
+            index[feature].append(place)
+
+
+def planted_rows() -> list[PromptCompletion]:
+    """5,000 rows: the starter's, which share their phrasings, and 884 of them again with one word changed."""
+    lines = (PACKAGE / "starter" / "instructions" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines][:4116]
+    chance = random.Random(5)
+    for original in chance.sample(records, 5000 - len(records)):
+        words = original["instruction"].split()
+        words[chance.randrange(len(words))] = "kindly"
+        records.append({**original, "instruction": " ".join(words)})
+    return [
+        PromptCompletion(asked, record["output"], f"rows.jsonl:{line}", asked)
+        for line, record in enumerate(records, start=1)
+        for asked in [f"{record['instruction']}\n{record.get('input', '')}".strip()]
+    ]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[PromptCompletion]:
+    return planted_rows()
+
+
+@pytest.fixture(scope="module")
+def pairs(rows: list[PromptCompletion]) -> list[tuple[int, int]]:
+    return list(exact_pairs([f"{row.asked}\n{row.completion}" for row in rows], NEAR))
+
+
+def test_every_exact_pair_is_in_one_group(rows: list[PromptCompletion], pairs: list[tuple[int, int]]) -> None:
+    found = near_duplicates([f"{row.asked}\n{row.completion}" for row in rows])
+    groups = groups_of(len(rows), found.pairs)
+    assert len(pairs) > 800
+    assert [pair for pair in pairs if groups[pair[0]] != groups[pair[1]]] == []
+    # What links a group is a pair itself: no group is larger than the exact pairs make it.
+    assert {(pair.first, pair.second) for pair in found.pairs} <= set(pairs)
+
+
+def test_no_near_duplicate_is_on_two_sides(rows: list[PromptCompletion], pairs: list[tuple[int, int]]) -> None:
+    def num_parted(by: str) -> int:
+        split = split_rows(rows, 250, 250, seed=0, by=by)
+        assert (len(split.validation), len(split.test)) == (250, 250)
+        side = {row.origin: name for name in ("train", "validation", "test") for row in getattr(split, name)}
+        assert len(side) == len(rows)
+        return sum(side[rows[first].origin] != side[rows[second].origin] for first, second in pairs)
+
+    assert num_parted("rows") > 50
+    assert num_parted("groups") == 0
+
+
+def test_the_note_tells_what_would_have_leaked(rows: list[PromptCompletion], pairs: list[tuple[int, int]]) -> None:
+    split = split_rows(rows, 250, 250, seed=0, by="groups")
+    told = re.search(r"would have leaked (\d+) rows", split.notes[0])
+    assert told
+    by_rows = split_rows(rows, 250, 250, seed=0, by="rows")
+    train = {row.origin for row in by_rows.train}
+    held_out = {row.origin for row in (*by_rows.validation, *by_rows.test)}
+    origins = [{rows[first].origin, rows[second].origin} for first, second in pairs]
+    leaking = set().union(*(pair & held_out for pair in origins if pair & train and pair & held_out))
+    # Groups also join what is linked over a third row, and rows of one prompt.
+    assert len(leaking) <= int(told[1]) <= 1.5 * len(leaking)
+
+
+def different(count: int, source: str = "rows.jsonl") -> list[PromptCompletion]:
+    words = [f"{chr(97 + number % 26)}{number}" for number in range(6 * count)]
+    return [
+        PromptCompletion(
+            " ".join(words[6 * n : 6 * n + 4]), " ".join(words[6 * n + 4 : 6 * n + 6]), f"{source}:{n + 1}"
+        )
+        for n in range(count)
+    ]
+
+
+def test_rows_without_doubles_are_split_as_by_rows() -> None:
+    rows = different(100)
+    groups, plain = (split_rows(rows, 10, 20, seed=3, by=by) for by in ("groups", "rows"))
+    assert (groups.train, groups.validation, groups.test) == (plain.train, plain.validation, plain.test)
+    shuffled = list(rows)
+    random.Random(3).shuffle(shuffled)
+    assert (plain.train, plain.validation, plain.test) == (shuffled[:70], shuffled[70:80], shuffled[80:])
+
+
+def test_each_source_gives_its_share() -> None:
+    rows = different(400, "large.jsonl")
+    rows += [
+        PromptCompletion(f"zz{row.prompt}", f"yy{row.completion}", row.origin) for row in different(100, "small.csv")
+    ]
+    split = split_rows(rows, 25, 0, seed=0, by="groups")
+    assert Counter(row.origin.split(":")[0] for row in split.validation) == {"large.jsonl": 20, "small.csv": 5}
+
+
+def test_one_prompt_with_two_answers_stays_together() -> None:
+    rows = different(40)
+    again = [
+        PromptCompletion(row.prompt.upper() + "!", f"quite another answer {n}", f"more.jsonl:{n}")
+        for n, row in enumerate(rows)
+    ]
+    split = split_rows([*rows, *again], 8, 0, seed=0, by="groups")
+    assert {row.prompt.upper().strip("!") for row in split.validation}.isdisjoint(
+        row.prompt.upper().strip("!") for row in split.train
+    )
+
+
+def test_conversations_that_end_alike_are_not_one_group(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    closing = [{"role": "user", "content": "Thank you!"}, {"role": "assistant", "content": "You are welcome."}]
+    rows = [
+        [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}, *closing]
+        for row in different(30)
+    ]
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows), encoding="utf-8")
+    found, _, _ = read_source(str(path), DataSection(train=str(path), template="chatml"))
+    assert "0 rows in 0 groups" in split_rows(found, 3, 0, seed=0, by="groups").notes[0]
+
+
+def test_rows_that_are_all_alike_are_refused() -> None:
+    rows = [PromptCompletion("Say one two three four.", "one two three four", f"rows.jsonl:{n}") for n in range(20)]
+    with pytest.raises(DatasetError, match=r"data\.split: groups.*data\.split: rows"):
+        split_rows(rows, 2, 0, seed=0, by="groups")
+    assert len(split_rows(rows, 2, 0, seed=0, by="rows").validation) == 2
+
+
+def test_normal_form_leaves_case_punctuation_and_space_aside() -> None:
+    assert normal_form("  Straße, NO. 5!\n") == normal_form("strasse no 5") == "strasse no 5"
+    assert normal_form(" ?! ") == "?!"
+    # Scripts without spaces: a character is a word, so that one changed character changes little.
+    assert normal_form("東京は、広い") == "東 京 は 広 い"
+
+
+def test_similarity_is_that_of_words_and_pairs_of_words() -> None:
+    assert features("a b c") == {"a", "b", "c", "a b", "b c"}
+    text = " ".join(f"w{number}" for number in range(20))
+    (pair,) = near_duplicates([text, text.replace("w19", "other")]).pairs
+    # 20 words and 19 pairs of them; the last word and the last pair differ.
+    assert pair.similarity == pytest.approx(37 / 41)
+    assert near_duplicates(["dog bites man", "man bites dog", ""]).pairs == ()
