@@ -8,6 +8,7 @@ from peft_instruct.bench.records import BenchRow, Measurement
 
 HEADER = (
     "device", "method", "dtype", "batch", "max length", "tokens/s", "slowest–fastest", "completion/s", "s/step",
+    "data/fwd/bwd/opt %",
     "peak GB", "loaded GB", "GFLOP/s of matrix rate", "",
 )  # fmt: skip
 _NONE = "–"
@@ -35,6 +36,7 @@ def _figures(found: Measurement) -> list[str]:
         f"{speed.smallest:,.0f}–{speed.largest:,.0f}",
         f"{found.completion_tokens_per_second.median:,.0f}",
         f"{found.step_seconds.median:.3g}",
+        _NONE if found.split is None else "/".join(f"{100 * share:.0f}" for share in found.split.model_dump().values()),
         f"{found.memory.peak_bytes / 1e9:.2f}",
         f"{found.memory.baseline_bytes / 1e9:.2f}",
         f"{found.model_flops_per_second.median / 1e9:,.1f} of {found.matrix_rate.flops_per_second / 1e9:,.0f} "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple, fields
 
 import torch
 
 from peft_instruct.bench.flops import LEGEND, Matrices, TokenCounts
 from peft_instruct.bench.records import MatrixRate, Measurement, Memory, Spread
-from peft_instruct.bench.stopwatch import Step
+from peft_instruct.bench.stopwatch import Step, StepSplit
 from peft_instruct.bench.witness import Witness
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.model.device import device_name
@@ -23,6 +24,7 @@ def summarize(
     memory: Memory,
     matrix_rate: MatrixRate,
     witness: Witness,
+    splits: Sequence[StepSplit] = (),
 ) -> Measurement:
     """The figures of the steps after the first `num_warmup`.
 
@@ -57,5 +59,15 @@ def summarize(
             "model_flops_per_second": speed,
             "matrix_rate": matrix_rate,
             "share_of_matrix_rate": speed.median / matrix_rate.flops_per_second,
+            "split": _shares(splits),
         }
+    )
+
+
+def _shares(splits: Sequence[StepSplit]) -> dict[str, float] | None:
+    total = sum(sum(astuple(split)) for split in splits)
+    return (
+        {part.name: sum(getattr(split, part.name) for split in splits) / total for part in fields(StepSplit)}
+        if splits
+        else None
     )

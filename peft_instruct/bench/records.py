@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Quantity = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
@@ -79,6 +80,15 @@ class MatrixRate(Record):
     """Rows and columns of the square matrices."""
 
 
+class Split(Record):
+    """Shares of a step's time, measured in steps of their own after the others."""
+
+    data: Share
+    forward: Share
+    backward: Share
+    optimizer: Share
+
+
 class Measurement(Record):
     """What was measured, on the device and in the type that were really used.
 
@@ -90,6 +100,7 @@ class Measurement(Record):
         fill_fraction: real tokens by all positions of the batches; the rest is padding.
         flops_per_token: necessary arithmetic per real token, by `flops_formula`.
         share_of_matrix_rate: median model FLOP/s by the matrix rate.
+        split: where the time of a step goes; files of earlier versions have none.
     """
 
     device: Literal["cuda", "mps", "cpu"]
@@ -111,6 +122,7 @@ class Measurement(Record):
     model_flops_per_second: Spread
     matrix_rate: MatrixRate
     share_of_matrix_rate: Quantity
+    split: Split | None = None
 
 
 class BenchRow(Record):

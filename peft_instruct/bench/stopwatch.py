@@ -30,17 +30,40 @@ class Step:
     counts: TokenCounts
 
 
+@dataclass(frozen=True)
+class StepSplit:
+    """Where the seconds of one optimizer step went; together they are the step.
+
+    Attributes:
+        data: fetching and collating rows, and what the trainer does between steps.
+        forward: from a batch to its loss.
+        optimizer: clipping, the update, the schedule, and what callbacks do.
+    """
+
+    data: float
+    forward: float
+    backward: float
+    optimizer: float
+
+
 class Stopwatch(TrainerCallback):
     """Reads the clock when the device has finished a step; tokens are counted where rows become batches.
 
     Give `counting(trainer.data_collator)` to the trainer in the collator's place. Batches come out of a DataLoader in
     the order they were collated, a batch or so ahead of their step, so a queue puts each with its step.
+
+    Attributes:
+        splits: of the steps that `split` asked for.
     """
 
     def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.device = device
         self.clock = clock
         self.steps: list[Step] = []
+        self.splits: list[StepSplit] = []
+        self._split_after: int | None = None
+        self._marks: dict[str, float] = {}
+        self._mark: float | None = None
         self._collated: deque[TokenCounts] = deque()
         self._num_batches = 0
         self._last_end: float | None = None
@@ -54,6 +77,33 @@ class Stopwatch(TrainerCallback):
             return batch
 
         return collate
+
+    def split(self, trainer: Any, after: int) -> None:
+        """Look into the steps of a trainer after the first `after`, which are not to be disturbed.
+
+        A device is waited for between the parts, so these steps may take longer than the others.
+        """
+        self._split_after = after
+        step, backward = trainer.training_step, trainer.accelerator.backward
+
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            self._part_ends("data")
+            loss = step(*args, **kwargs)
+            self._part_ends("backward")
+            return loss
+
+        def timed_backward(*args: Any, **kwargs: Any) -> None:
+            self._part_ends("forward")
+            backward(*args, **kwargs)
+
+        trainer.training_step, trainer.accelerator.backward = training_step, timed_backward
+
+    def _part_ends(self, part: str) -> None:
+        if self._mark is not None:
+            synchronize(self.device)
+            now = self.clock()
+            self._marks[part] = self._marks.get(part, 0.0) + now - self._mark
+            self._mark = now
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -74,6 +124,10 @@ class Stopwatch(TrainerCallback):
         assert self._last_end is not None
         counts = sum((self._collated.popleft() for _ in range(self._num_batches)), TokenCounts())
         self.steps.append(Step(now - self._last_end, counts))
+        if self._mark is not None:
+            self.splits.append(StepSplit(**self._marks, optimizer=now - self._mark))
+        if self._split_after is not None and len(self.steps) >= self._split_after:
+            self._mark, self._marks = now, {}
         self._last_end = now
 
 

@@ -25,7 +25,7 @@ def row_generator(seed: int, index: int) -> torch.Generator:
 
 
 class NextToken(LogitsProcessor):
-    """Turns logits into scores whose argmax is the next token; for one batch, used once.
+    """Turns logits into scores whose argmax is the next token; for one batch.
 
     Args:
         prompts: the ids of each row without padding. transformers' own repetition penalty also counts the padding,
@@ -52,6 +52,13 @@ class NextToken(LogitsProcessor):
         for warper in self.warpers:
             scores = warper(input_ids, scores)
         return scores + self._noise(scores) if self.generators else scores
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows of the batch alone."""
+        self.prompts = [self.prompts[row] for row in rows]
+        self.generators = [self.generators[row] for row in rows] if self.generators else []
+        if self.seen_BV is not None:
+            self.seen_BV = self.seen_BV[list(rows)]
 
     def _penalised(self, input_ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
         if self.seen_BV is None:

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,11 +14,14 @@ from transformers import LogitsProcessorList
 
 from peft_instruct.data.tokens import Tokenizer
 from peft_instruct.errors import ModelError
+from peft_instruct.inference.batches import batches, roomy_cache
 from peft_instruct.inference.choice import NextToken, row_generator
 from peft_instruct.inference.prompts import FittedPrompt, fit_prompts
 from peft_instruct.model.base import answering
 from peft_instruct.recipe.schema import GenerationSection
 
+STEPS_BETWEEN_LOOKS = 16
+"""Tokens after which the rows that have stopped leave the batch."""
 Model = Any  # transformers.PreTrainedModel or peft.PeftModel; both have generate()
 
 
@@ -49,7 +51,7 @@ def complete(
     *,
     positions: int,
     device: torch.device,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     seed: int | None = None,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Generation]:
@@ -60,6 +62,7 @@ def complete(
 
     Args:
         positions: of the model; prompt and completion together never exceed them.
+        batch_size: rows at once; None takes as many as fit.
         seed: of sampling, with the place of a prompt in `prompts`; None draws a new one.
         on_done: called after each batch with the number of prompts completed so far.
 
@@ -70,7 +73,7 @@ def complete(
     seed = new_seed() if seed is None else seed
     generations: dict[int, Generation] = {}
     with answering(model):
-        for indices in _batches(fitted, batch_size):
+        for indices in batches(fitted, batch_size, model.config):
             batch = [fitted[index] for index in indices]
             choice = next_token(options, batch, seed, indices)
             for index, ids in zip(indices, new_ids(model, tokenizer, batch, choice, device), strict=True):
@@ -105,30 +108,47 @@ def new_ids(
     Raises:
         ModelError: a logit is NaN; greedy search would give token 0 in silence.
     """
-    width = max(len(prompt.ids) for prompt in batch)
+    width, limit, stop = max(len(prompt.ids) for prompt in batch), batch[0].limit, tokenizer.eos_token_id
     padding = [[tokenizer.pad_token_id] * (width - len(prompt.ids)) for prompt in batch]
-    input_ids_BT = torch.tensor([[*pad, *prompt.ids] for pad, prompt in zip(padding, batch, strict=True)])
-    mask_BT = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding])
-    out_BT = model.generate(
-        input_ids=input_ids_BT.to(device),
-        attention_mask=mask_BT.to(device),
-        max_new_tokens=batch[0].limit,
-        # Sampling and the penalty are `choice`'s; a base's own generation_config.json must not add any.
-        logits_processor=LogitsProcessorList([choice]),
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        streamer=streamer,
-    )
-    if choice.is_nan is not None and bool(choice.is_nan):
-        raise ModelError(
-            "generate: the model's logits are not numbers (NaN). expected finite weights. "
-            "Use another base or adapter, or --device cpu where a device's kernel is at fault."
+    out_BT = torch.tensor([[*pad, *prompt.ids] for pad, prompt in zip(padding, batch, strict=True)]).to(device)
+    mask_BT = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding]).to(device)
+    cache = roomy_cache(model.config, width + limit)
+    rows = list(range(len(batch)))
+    done: dict[int, list[int]] = {}
+    while rows:
+        # A lone row (a streamed one is alone) has nobody to wait for it.
+        num_steps = min(limit if len(rows) == 1 else STEPS_BETWEEN_LOOKS, width + limit - out_BT.shape[1])
+        out_BT = model.generate(
+            input_ids=out_BT,
+            attention_mask=torch.nn.functional.pad(mask_BT, (0, out_BT.shape[1] - mask_BT.shape[1]), value=1),
+            past_key_values=cache,
+            max_new_tokens=num_steps,
+            # Sampling and the penalty are `choice`'s; a base's own generation_config.json must not add any.
+            logits_processor=LogitsProcessorList([choice]),
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            use_cache=True,
+            eos_token_id=stop,
+            pad_token_id=tokenizer.pad_token_id,
+            streamer=streamer,
         )
-    return [_to_stop(row, tokenizer.eos_token_id) for row in out_BT[:, width:].tolist()]
+        if choice.is_nan is not None and bool(choice.is_nan):
+            raise ModelError(
+                "generate: the model's logits are not numbers (NaN). expected finite weights. "
+                "Use another base or adapter, or --device cpu where a device's kernel is at fault."
+            )
+        is_full = out_BT.shape[1] == width + limit
+        ids = [_to_stop(row, stop) for row in out_BT[:, width:].tolist()]
+        going = [place for place, row in enumerate(ids) if not is_full and row[-1] != stop]
+        done |= {row: ids[place] for place, row in enumerate(rows) if place not in going}
+        rows = [rows[place] for place in going]
+        if rows and len(rows) < len(ids):
+            kept = torch.tensor(going, device=device)
+            out_BT, mask_BT = out_BT[kept], mask_BT[kept]
+            cache.batch_select_indices(kept)
+            choice.keep(going)
+    return [done[row] for row in range(len(batch))]
 
 
 def as_generation(tokenizer: Tokenizer, prompt: str, fitted: FittedPrompt, ids: Sequence[int]) -> Generation:
@@ -142,16 +162,3 @@ def decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def _to_stop(ids: list[int], stop: int) -> list[int]:
     return ids[: ids.index(stop) + 1] if stop in ids else ids
-
-
-def _batches(fitted: Sequence[FittedPrompt], size: int) -> Iterator[list[int]]:
-    """Indices of prompts of similar length, the longest first.
-
-    Rows of one batch share one limit: a row that has stopped is fed padding until the last one has, and a longer
-    prompt would run out of positions on it.
-    """
-    ordered = sorted(range(len(fitted)), key=lambda index: -len(fitted[index].ids))
-    for _, group in groupby(ordered, key=lambda index: fitted[index].limit):
-        indices = list(group)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]

@@ -21,6 +21,7 @@ from transformers import (
 
 from peft_instruct.errors import ModelError, RecipeError, UnavailableError
 from peft_instruct.model.device import DTYPES, Compute
+from peft_instruct.model.kernels import use_fast_kernels
 from peft_instruct.model.location import Location, read_config, weight_files
 from peft_instruct.model.tokenizer import check_fits, load_tokenizer
 from peft_instruct.recipe.schema import Architecture, ModelSection
@@ -69,12 +70,14 @@ def load_base(
     compute: Compute,
     *,
     tokenizer_location: Location | None = None,
+    stop: str = "",
     seed: int = 0,
 ) -> Base:
     """Load a base for training or inference; weights in fp32 unless they are quantised.
 
     Args:
         tokenizer_location: where the tokenizer is when it is not the base's own.
+        stop: the template's stop token; where the tokenizer has it, it is what ends a completion.
         seed: of the weights, for `init: random`.
 
     Raises:
@@ -82,7 +85,7 @@ def load_base(
     """
     raw = read_config(location)
     place = "model.tokenizer" if tokenizer_location else "model.base"
-    tokenizer = load_tokenizer((tokenizer_location or location).folder, place)
+    tokenizer = load_tokenizer((tokenizer_location or location).folder, place, stop)
     if section.init == "random":
         model = _random_model(section, location, tokenizer, seed)
     else:
@@ -96,6 +99,8 @@ def load_base(
         _set_dropout(model, section.dropout)
     if section.quantization == "none":
         model.to(compute.torch_device)
+    if section.kernels == "fast":
+        use_fast_kernels(model, attention=section.attention == "auto")
     positions = section.architecture.positions if section.architecture else _positions(raw)
     model_type = model.config.model_type
     return Base(model, tokenizer, compute, location, model_type, positions, section.quantization)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from peft_instruct.environment import DEFAULT_ENDPOINT, HubState
 from peft_instruct.errors import ModelError
+from peft_instruct.model.screening import MOST_BYTES, model_problems, read_json
 from peft_instruct.recipe.shipped import PACKAGE
 
 STARTER = "starter"
@@ -101,19 +101,17 @@ def read_config(location: Location, place: str = "model.base") -> dict[str, Any]
     """The model's config.json, before any library interprets it.
 
     Raises:
-        ModelError: unreadable, or it names code or kernels to fetch and run.
+        ModelError: unreadable, or something in the folder is refused (model/screening.py); all of it is named.
     """
     try:
-        config = json.loads((location.folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(location.folder / "config.json", MOST_BYTES["config.json"])
     except (OSError, ValueError) as error:
         raise ModelError(f"{place}: config.json of {location.id!r} cannot be read ({error}).") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f"{place}: config.json of {location.id!r} names no model_type.")
-    for key in ("auto_map", "_attn_implementation_internal"):
-        if key in config:
-            raise ModelError(
-                f"{place}: config.json of {location.id!r} has {key!r}: it would run code of its own. Refused."
-            )
+    problems = model_problems(location.folder)
+    if problems:
+        raise ModelError.of(f"{place}: {location.id!r}", [f"{problem}. Refused." for problem in problems])
     return config
 
 

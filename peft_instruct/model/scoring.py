@@ -4,18 +4,21 @@ transformers averages the means of batches (trainer.py:2999): the same model on 
 validation loss for every batch size.
 """
 
-# B rows of a batch, T tokens, V vocabulary
+# B rows of a batch, T tokens, K positions that any row learns, N learned tokens, V vocabulary
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from peft_instruct.data.types import IGNORED_LABEL, Tokens
 from peft_instruct.model.base import answering
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,15 @@ class TokenScores:
         nats: summed negative log-likelihood.
         num_tokens: tokens that it was summed over, stop tokens included.
         num_correct: tokens that were the model's first choice.
+        num_stops: stop tokens among them.
+        stop_mass: summed probability of these stop tokens, each where it stands.
     """
 
-    nats: float
-    num_tokens: int
-    num_correct: int
+    nats: float = 0.0
+    num_tokens: int = 0
+    num_correct: int = 0
+    num_stops: int = 0
+    stop_mass: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -45,25 +52,102 @@ class TokenScores:
     def token_accuracy(self) -> float:
         return self.num_correct / self.num_tokens if self.num_tokens else math.nan
 
+    @property
+    def stop_probability(self) -> float | None:
+        """Mean probability of the stop token where a completion ends; None where none of the rows ends in one."""
+        return self.stop_mass / self.num_stops if self.num_stops else None
+
+    @classmethod
+    def total(cls, parts: Iterable[TokenScores]) -> TokenScores:
+        """The sums over several sets of rows."""
+        found = list(parts)
+        return TokenScores(
+            math.fsum(part.nats for part in found),
+            sum(part.num_tokens for part in found),
+            sum(part.num_correct for part in found),
+            sum(part.num_stops for part in found),
+            math.fsum(part.stop_mass for part in found),
+        )
+
+
+@dataclass(frozen=True)
+class RowScores(TokenScores):
+    """The sums of one row.
+
+    Attributes:
+        surest_other: the highest probability of a first choice that is not the row's token; 0 where every token is.
+    """
+
+    surest_other: float = 0.0
+
 
 def score(
-    model: torch.nn.Module, rows: Sequence[Tokens], *, pad_id: int, device: torch.device, batch_size: int = 8
+    model: torch.nn.Module,
+    rows: Sequence[Tokens],
+    *,
+    pad_id: int,
+    device: torch.device,
+    stop_id: int | None = None,
+    batch_size: int = 8,
 ) -> TokenScores:
-    """Score the completion tokens of rows; longest rows first, so that little is padded."""
-    nats = 0.0
-    num_tokens = num_correct = 0
-    ordered = sorted(rows, key=lambda row: -len(row.input_ids))
+    """Score the completion tokens of rows; see `score_rows`."""
+    return TokenScores.total(
+        score_rows(model, rows, pad_id=pad_id, device=device, stop_id=stop_id, batch_size=batch_size)
+    )
+
+
+def score_rows(
+    model: torch.nn.Module,
+    rows: Sequence[Tokens],
+    *,
+    pad_id: int,
+    device: torch.device,
+    stop_id: int | None = None,
+    batch_size: int = 8,
+) -> list[RowScores]:
+    """The scores of each row, in their order; computed longest rows first, so that little is padded.
+
+    Args:
+        stop_id: the token that ends a completion; without it no stops are counted.
+    """
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place].input_ids))
+    found: dict[int, RowScores] = {}
     with answering(model):
-        for batch in batches(ordered, batch_size):
-            input_ids_BT, mask_BT, labels_BT = padded(batch, pad_id, device)
-            logits_BTV = model(input_ids=input_ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        for places in batches(order, batch_size):
+            input_ids_BT, mask_BT, labels_BT = padded([rows[place] for place in places], pad_id, device)
             learned_BT = labels_BT[:, 1:] != IGNORED_LABEL
             targets_N = labels_BT[:, 1:][learned_BT]
-            logits_NV = logits_BTV[:, :-1][learned_BT].float()
-            nats += torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum").item()
-            num_tokens += len(targets_N)
-            num_correct += int((logits_NV.argmax(-1) == targets_N).sum())
-    return TokenScores(nats, num_tokens, num_correct)
+            # The head is the largest matrix of a GPT-2, and most of a row is its prompt.
+            kept_K = learned_BT.any(0).nonzero()[:, 0]
+            logits_BKV = model(
+                input_ids=input_ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=kept_K
+            ).logits
+            scored = _per_row(logits_BKV[learned_BT[:, kept_K]].float(), targets_N, learned_BT, stop_id)
+            found.update(zip(places, scored, strict=True))
+    return [found[place] for place in range(len(rows))]
+
+
+def _per_row(
+    logits_NV: torch.Tensor, targets_N: torch.Tensor, learned_BT: torch.Tensor, stop_id: int | None
+) -> Iterator[RowScores]:
+    """Sums by row of the N learned tokens, in fp64: of a row of one token as of ten thousand."""
+    nats_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    chosen_N = logits_NV.max(-1)
+    is_other_N = chosen_N.indices != targets_N
+    own_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
+    # p(first choice) = p(target) * exp(logit of the choice - logit of the target)
+    surest_N = torch.where(is_other_N, (chosen_N.values - own_N - nats_N).exp(), 0.0)
+    is_stop_N = torch.zeros_like(is_other_N) if stop_id is None else targets_N == stop_id
+    # One copy off the device for the whole batch.
+    columns = (
+        torch.stack([nats_N, (~is_other_N).float(), is_stop_N.float(), (-nats_N).exp() * is_stop_N, surest_N])
+        .cpu()
+        .double()
+    )
+    for row in columns.split(learned_BT.sum(1).tolist(), dim=1):
+        nats, num_correct, num_stops, stop_mass, _ = row.sum(1).tolist()
+        surest = row[4].max().item() if row.shape[1] else 0.0
+        yield RowScores(nats, row.shape[1], int(num_correct), int(num_stops), stop_mass, surest)
 
 
 def padded(
@@ -81,6 +165,6 @@ def padded(
     )
 
 
-def batches(rows: Sequence[Tokens], size: int) -> Iterator[Sequence[Tokens]]:
+def batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -1,8 +1,8 @@
-"""The language-model head on the positions that are learned, and on no other.
+"""The training forward: the language-model head on learned positions only, and a shared preamble computed once.
 
 Off CUDA, TRL's fused head scores every position of a batch, in fp32, and computes them once more in backward
-(trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. The loss is the same sum over the same
-positions.
+(trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. And every prompt of a template begins with
+the same tokens, whose hidden states are the same in all rows. The loss is the same sum over the same positions.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import types
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.recipe.schema import SpeedSection
 
-# B rows of a batch, T tokens, D width, N learned positions, V vocabulary
+# B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 
 # Models that scale or cap their logits keep TRL's head, which knows how each of them does it.
 _RESHAPED_LOGITS = (
@@ -27,29 +28,41 @@ _RESHAPED_LOGITS = (
     "lm_head_multiplier",
     "logits_scaling",
 )
+SHORTEST_PREAMBLE = 8
+"""Below this many tokens the pass of its own costs more than it saves."""
+ROWS_OF_HEAD = 32
 
 
-def score_learned_positions(model: PreTrainedModel) -> None:
+def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None:
     """Give a model that SFTTrainer has patched our forward for `fused_lm_head=True`; any other call is unchanged.
 
     On CUDA TRL's own kernel scores the learned positions alone and stays.
     """
     config = model.config.get_text_config()
-    if any(getattr(config, name, None) is not None for name in _RESHAPED_LOGITS):
+    if any(getattr(config, name, None) is not None for name in _RESHAPED_LOGITS) or not speed.completion_head:
         return
     patched_by_trl = model.forward
+    has_dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head or labels is None or labels.device.type == "cuda":
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
-        kwargs["use_cache"] = False
-        hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        may_share = speed.shared_preamble and not args and not (self.training and has_dropout)
+        shared = shared_preamble_length(self, labels, kwargs) if may_share else 0
+        if shared:
+            hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs)[:, :-1]
+        else:
+            kwargs["use_cache"] = False
+            hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
-        logits_NV = self.get_output_embeddings()(hidden_BTD[learned_BT]).float()
         targets_N = targets_BT[learned_BT]
+        # In multiples of a few rows: oneDNN compiles, and keeps, a kernel for every shape that it meets.
+        spare = -len(targets_N) % ROWS_OF_HEAD
+        hidden_ND = torch.nn.functional.pad(hidden_BTD[learned_BT], (0, 0, 0, spare))
+        logits_NV = self.get_output_embeddings()(hidden_ND)[: len(targets_N)].float()
         losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
         with torch.no_grad():
             is_top1_N = (logits_NV.argmax(-1) == targets_N).to(losses_N.dtype)
@@ -62,6 +75,39 @@ def score_learned_positions(model: PreTrainedModel) -> None:
         )
 
     model.forward = types.MethodType(forward, model)
+
+
+def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any]) -> int:
+    """Tokens that all rows of a batch begin with, where they may be computed once; 0 where not.
+
+    Not with NEFTune (each row draws its own noise, as with dropout), nor with gradient checkpointing, which keeps no
+    cache.
+    """
+    ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
+    if ids_BT is None or mask_BT is None or len(ids_BT) < 2 or inputs.get("position_ids") is not None:
+        return 0
+    is_noisy = hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
+    if model.training and (model.is_gradient_checkpointing or is_noisy):
+        return 0
+    # The last token of the shortest row stays out, so that every row has something of its own.
+    within_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) < mask_BT.sum(1).min() - 1
+    same_T = (ids_BT == ids_BT[:1]).all(0) & (mask_BT == 1).all(0) & (labels_BT == IGNORED_LABEL).all(0) & within_T
+    length = int(same_T.to(torch.int64).cumprod(0).sum())
+    return length if length >= SHORTEST_PREAMBLE else 0
+
+
+def _hidden_states_after_preamble(base_model: Any, shared: int, inputs: dict[str, Any]) -> torch.Tensor:
+    """Last hidden states (B, T, D): the preamble's keys and values from one row, used by all; gradients flow back."""
+    ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
+    cache = DynamicCache()
+    preamble_1PD = base_model(input_ids=ids_BT[:1, :shared], past_key_values=cache, use_cache=True).last_hidden_state
+    for layer in cache.layers:
+        layer.keys = layer.keys.expand(len(ids_BT), -1, -1, -1)
+        layer.values = layer.values.expand(len(ids_BT), -1, -1, -1)
+    own_BTD = base_model(
+        input_ids=ids_BT[:, shared:], attention_mask=mask_BT, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+    return torch.cat([preamble_1PD.expand(len(ids_BT), -1, -1), own_BTD], dim=1)
 
 
 def _placed(values_N: torch.Tensor, where_BT: torch.Tensor) -> torch.Tensor:

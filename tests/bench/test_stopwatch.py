@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_an_epoch_of_a_real_trainer_holds_every_token_of_its_rows_once(tiny_reci
     trainable = make_trainable(base, recipe.method)
     trainer = build_trainer(recipe, base, trainable, tokens, [], folder=tmp_path, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
+    stopwatch.split(trainer, after=2)
     trainer.train()
 
     total = sum((found.counts for found in stopwatch.steps), TokenCounts())
@@ -110,3 +112,8 @@ def test_an_epoch_of_a_real_trainer_holds_every_token_of_its_rows_once(tiny_reci
     assert total.num_completion_tokens == report.num_completion_tokens
     assert total.num_pairs == sum(len(row.input_ids) * (len(row.input_ids) + 1) // 2 for row in tokens)
     assert total.num_positions > total.num_tokens
+    # The parts of a step are the step, nothing between them is lost.
+    assert [sum(astuple(split)) for split in stopwatch.splits] == pytest.approx(
+        [found.seconds for found in stopwatch.steps[2:]], rel=1e-9
+    )
+    assert all(min(astuple(split)) > 0 for split in stopwatch.splits)

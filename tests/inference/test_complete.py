@@ -18,6 +18,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
+import peft_instruct.inference.complete as completing
 from peft_instruct.data.templates import ALPACA
 from peft_instruct.errors import ModelError
 from peft_instruct.inference.choice import NextToken, row_generator
@@ -95,6 +96,35 @@ def test_the_other_families_generate_alike_in_a_batch(base: Base, config: Any) -
         )  # fmt: skip
 
     assert completions(1) == completions(6)
+
+
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.7}, {"temperature": 5.0}])
+def test_rows_that_stop_leave_the_batch_and_no_completion_changes(
+    base: Base, monkeypatch: pytest.MonkeyPatch, options: dict[str, float]
+) -> None:
+    left: list[list[int]] = []
+    keep = NextToken.keep
+    monkeypatch.setattr(NextToken, "keep", lambda choice, rows: (left.append(list(rows)), keep(choice, rows)))
+    monkeypatch.setattr(completing, "STEPS_BETWEEN_LOOKS", 40)
+    together = run(base, PROMPTS, seed=5, max_new_tokens=40, batch_size=len(PROMPTS), **options)
+    assert left == []
+    monkeypatch.setattr(completing, "STEPS_BETWEEN_LOOKS", 3)
+    assert run(base, PROMPTS, seed=5, max_new_tokens=40, batch_size=len(PROMPTS), **options) == together
+    stopped = sum(each.stopped for each in together)
+    assert bool(left) == bool(stopped)
+    assert stopped or "temperature" not in options, "drawn so evenly, a few of 480 tokens are the stop token"
+
+
+def test_a_row_that_stopped_is_not_waited_for(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = {**chain_of(base.tokenizer, "a", "bcd"), **chain_of(base.tokenizer, "x", "yz", stops=False)}
+    model = chain_model(base.tokenizer, chain)
+    sizes: list[int] = []
+    model.register_forward_hook(lambda module, given, out: sizes.append(len(out.logits)))
+    monkeypatch.setattr(completing, "STEPS_BETWEEN_LOOKS", 5)
+    options = GenerationSection(max_new_tokens=12)
+    found = complete(model, base.tokenizer, ["a", "x", "a"], options, positions=64, device=CPU)
+    assert [each.completion for each in found] == ["bcd", "yz" * 6, "bcd"]
+    assert sizes == [3] * 5 + [1] * 7
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from peft_instruct.environment import HubState
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import locate
-from peft_instruct.model.scoring import batches, padded, score
+from peft_instruct.model.scoring import batches, padded, score, score_rows
 from peft_instruct.recipe.schema import ModelSection
 
 CPU = torch.device("cpu")
@@ -63,6 +64,29 @@ def test_the_score_is_the_hand_written_cross_entropy_of_each_row(base: Base, row
     assert scores.nats == pytest.approx(nats, rel=1e-5)
 
 
+def test_rows_are_scored_one_by_one_in_their_order(base: Base, rows: list[Tokens]) -> None:
+    """Each against its own softmax: loss, P(stop) where it ends, the surest first choice that is not its own."""
+    stop = base.tokenizer.eos_token_id
+    cut = [replace(rows[0], input_ids=rows[0].input_ids[:-1], labels=rows[0].labels[:-1])]
+    found = score_rows(base.model, [*rows, *cut], pad_id=stop, stop_id=stop, device=CPU, batch_size=5)
+    for tokens, scores in zip([*rows, *cut], found, strict=True):
+        with torch.no_grad():
+            logits = base.model.eval()(input_ids=torch.tensor([tokens.input_ids])).logits[0].double()
+        probabilities = logits[tokens.prompt_length - 1 : -1].softmax(-1)
+        own = torch.tensor(tokens.labels[tokens.prompt_length :])
+        assert scores.nats == pytest.approx(float(-probabilities[range(len(own)), own].log().sum()), rel=1e-5)
+        is_cut = tokens.labels[-1] != stop
+        assert scores.num_stops == (0 if is_cut else 1)
+        expected = None if is_cut else pytest.approx(float(probabilities[-1, stop]), rel=1e-4)
+        assert scores.stop_probability == expected
+        first = probabilities.max(-1)
+        others = first.values[first.indices != own]
+        assert scores.surest_other == pytest.approx(float(others.max()) if len(others) else 0.0, rel=1e-4)
+    whole = score(base.model, [*rows, *cut], pad_id=stop, stop_id=stop, device=CPU, batch_size=3)
+    assert whole.stop_probability == pytest.approx(sum(s.stop_mass for s in found) / len(rows), rel=1e-5)
+    assert found[-1].num_tokens == found[0].num_tokens - 1
+
+
 @pytest.mark.parametrize("batch_size", [2, 3, 8, 64])
 def test_no_figure_depends_on_the_batch_size(base: Base, rows: list[Tokens], batch_size: int) -> None:
     one, many = _score(base, rows, batch_size=1), _score(base, rows, batch_size=batch_size)
@@ -88,8 +112,9 @@ def test_a_model_that_knows_nothing_scores_the_logarithm_of_its_vocabulary(base:
     model = deepcopy(base.model)
     with torch.no_grad():
         model.transformer.wte.weight.zero_()  # the head is the same matrix: every logit is 0
-    scores = score(model, rows, pad_id=0, device=CPU)
+    scores = score(model, rows, pad_id=0, stop_id=base.tokenizer.eos_token_id, device=CPU)
     assert scores.loss == pytest.approx(math.log(512), rel=1e-6)
+    assert scores.stop_probability == pytest.approx(1 / 512, rel=1e-5)
     assert scores.perplexity == pytest.approx(512, rel=1e-5)
 
 

@@ -1,0 +1,205 @@
+"""The same rows through peft-instruct and through what people use instead, alternating in one run.
+
+    python benchmarks/compare_rivals.py --base DIR --data alpaca.json --work DIR        measure, write the result file
+    python benchmarks/compare_rivals.py --render        the README's table from it, between the marks below
+
+`--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
+Alpaca-format file. Each rival lives in a virtual environment of its own under `--work`, made where it is not there;
+each measurement is a process of its own. A ratio is the median over the rounds of ours by theirs in the same round.
+On a machine with CUDA, `--device cuda` measures there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RIVALS = REPOSITORY / "benchmarks" / "rivals"
+README = REPOSITORY / "README.md"
+BEGIN, END = "<!-- rivals table: begin (benchmarks/compare_rivals.py --render) -->", "<!-- rivals table: end -->"
+# Program -> what its virtual environment needs; None: this one.
+PROGRAMS: dict[str, list[str] | None] = {
+    "ours": None,
+    "trl_documented": ["torch<2.14", "trl", "peft"],
+    "trl_tuned": ["torch<2.14", "trl", "peft"],
+    "transformers_peft": ["torch<2.14", "trl", "peft"],
+    "llama_factory": ["torch<2.12", "torchaudio<2.12", "llamafactory"],
+}
+TITLES = {
+    "ours": "peft-instruct",
+    "trl_documented": "TRL's SFTTrainer as documented",
+    "trl_tuned": "TRL's SFTTrainer, tuned by hand",
+    "transformers_peft": "transformers.Trainer + PEFT",
+    "llama_factory": "LLaMA-Factory",
+}
+BATCH_SIZE = 8
+
+
+def environment_python(program: str, work: Path) -> str:
+    """The interpreter that a program runs in, its virtual environment made first."""
+    needs = PROGRAMS[program]
+    if needs is None:
+        return sys.executable
+    folder = work / "environments" / (program if program == "llama_factory" else "trl")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True)
+    return str(python)
+
+
+def write_rows(data: Path, out: Path, count: int) -> None:
+    """Prompts and completions by our Alpaca template; as many as the steps take, so that all programs see the same."""
+    from peft_instruct.data.prepare import read_source
+    from peft_instruct.recipe.schema import DataSection
+
+    pairs = read_source(str(data), DataSection(train=str(data)))[0][:count]
+    with out.open("w", encoding="utf-8") as stream:
+        for pair in pairs:
+            stream.write(json.dumps({"prompt": pair.prompt, "completion": pair.completion}) + "\n")
+
+
+def measure(program: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
+    folder = work / "runs" / program
+    request, out = work / "request.json", work / "answer.json"
+    out.unlink(missing_ok=True)
+    request.write_text(json.dumps({**asked, "folder": str(folder)}), encoding="utf-8")
+    script = RIVALS / f"{program}.py"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "WANDB_DISABLED": "true"}
+    with (work / f"{program}.log").open("ab") as log:
+        subprocess.run(
+            [environment_python(program, work), str(script), str(request), str(out)],
+            stdout=log, stderr=log, env=environment, check=False,
+        )  # fmt: skip
+    if not out.is_file():
+        return {"failed": (work / f"{program}.log").read_text(encoding="utf-8", errors="replace")[-400:]}
+    return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    from peft_instruct.model.device import choose_compute, environment_stamp
+
+    options.work.mkdir(parents=True, exist_ok=True)
+    num_rows = BATCH_SIZE * (options.warmup + options.steps)
+    write_rows(options.data, options.work / "rows.jsonl", num_rows)
+    for program in options.programs:
+        environment_python(program, options.work)
+    rounds: dict[str, list[dict[str, Any]]] = {method: [] for method in options.methods}
+    for method in options.methods:
+        asked = {
+            "base": str(options.base.resolve()), "rows": str((options.work / "rows.jsonl").resolve()),
+            "method": method, "batch_size": BATCH_SIZE, "max_length": 512, "num_warmup": options.warmup,
+            "num_steps": options.warmup + options.steps, "device": options.device,
+            "learning_rate": 2e-4 if method == "lora" else 5e-5,
+        }  # fmt: skip
+        for number in range(options.rounds):
+            # Turned by one each round, so that no program always follows the same one.
+            order = (
+                options.programs[number % len(options.programs) :] + options.programs[: number % len(options.programs)]
+            )
+            found = {program: measure(program, asked, options.work) for program in order}
+            rounds[method].append(found)
+            for program, record in found.items():
+                print(
+                    f"{method} round {number + 1} {program}: {record.get('tokens_per_second', record)}", file=sys.stderr
+                )
+    return {
+        "made_by": "python benchmarks/compare_rivals.py",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": "GPT-2 124M", "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
+        "environment": environment_stamp(choose_compute(options.device)),
+        "rounds": rounds,
+    }  # fmt: skip
+
+
+def summary(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line per method and program: medians over the rounds, the ratio from within each round."""
+    lines = []
+    for method, rounds in record["rounds"].items():
+        for program in rounds[0]:
+            runs = [found[program] for found in rounds if "tokens_per_second" in found[program]]
+            if not runs:
+                lines.append({"method": method, "program": program, "failed": rounds[0][program]["failed"]})
+                continue
+            ratios = [
+                found["ours"]["tokens_per_second"] / found[program]["tokens_per_second"]
+                for found in rounds
+                if "tokens_per_second" in found[program] and "tokens_per_second" in found["ours"]
+            ]
+            speeds = [run["tokens_per_second"] for run in runs]
+            lines.append(
+                {
+                    "method": method, "program": program, "settings": runs[0]["settings"],
+                    "tokens_per_second": statistics.median(speeds), "slowest": min(speeds), "fastest": max(speeds),
+                    "fill_fraction": statistics.median(run["fill_fraction"] for run in runs),
+                    "peak_resident_gb": statistics.median(run["peak_resident_bytes"] for run in runs) / 1e9,
+                    "ours_by_theirs": statistics.median(ratios), "ratios": [round(ratio, 2) for ratio in ratios],
+                }
+            )  # fmt: skip
+    return lines
+
+
+def table(record: dict[str, Any]) -> str:
+    """The README's table and the line that says of what."""
+    out = [
+        "| | real tokens/s (slowest–fastest) | peak memory | ours by theirs |",
+        "|---|---|---|---|",
+    ]
+    for line in summary(record):
+        name = f"{line['method']}: {TITLES[line['program']]}"
+        if "failed" in line:
+            out.append(f"| {name} | did not run | | |")
+            continue
+        ratio = "" if line["program"] == "ours" else f"{line['ours_by_theirs']:.1f}×"
+        out.append(
+            f"| {name} | {line['tokens_per_second']:.0f} ({line['slowest']:.0f}–{line['fastest']:.0f}) "
+            f"| {line['peak_resident_gb']:.1f} GB | {ratio} |"
+        )
+    environment = record["environment"]
+    versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("torch", "transformers", "trl", "peft"))
+    num_rounds = len(next(iter(record["rounds"].values())))
+    out.append("")
+    out.append(
+        f"{record['model']}, batch {record['batch_size']}, {num_rounds} alternating rounds of {record['num_steps']} "
+        f"steps; {environment['device_name']}, {versions}, {record['created'][:10]}."
+    )
+    return "\n".join(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, help="folder with GPT-2")
+    parser.add_argument("--data", type=Path, help="Alpaca-format rows")
+    parser.add_argument("--work", type=Path, help="where the environments and the runs go")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--methods", nargs="+", default=["lora", "full"])
+    parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
+    parser.add_argument("--render", action="store_true", help="write the README's table from the CPU's result file")
+    options = parser.parse_args()
+    result = REPOSITORY / "benchmarks" / "results" / f"rivals_{options.device}.json"
+    if options.render:
+        text = README.read_text(encoding="utf-8")
+        block = f"{BEGIN}\n{table(json.loads(result.read_text(encoding='utf-8')))}\n{END}"
+        README.write_text(
+            re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S), encoding="utf-8"
+        )
+        return
+    record = compare(options)
+    result.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()

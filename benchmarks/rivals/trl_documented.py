@@ -1,0 +1,35 @@
+"""TRL's SFTTrainer as its documentation shows it: model by name, prompt-completion rows, PEFT config, its defaults."""
+
+from __future__ import annotations
+
+from clock import Clock, answer, request, rows
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+asked = request()
+clock = Clock(asked["num_warmup"])
+trainer = SFTTrainer(
+    model=asked["base"],
+    args=SFTConfig(
+        output_dir=asked["folder"],
+        max_length=asked["max_length"],
+        per_device_train_batch_size=asked["batch_size"],
+        max_steps=asked["num_steps"],
+        learning_rate=asked["learning_rate"],
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=asked["device"] == "cpu",
+    ),
+    train_dataset=Dataset.from_list(rows(asked)),
+    peft_config=LoraConfig(
+        r=16, lora_alpha=32, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True, task_type="CAUSAL_LM"
+    )
+    if asked["method"] == "lora"
+    else None,
+    callbacks=[clock],
+)
+trainer.data_collator = clock.counting(trainer.data_collator)
+trainer.train()
+answer(clock.record("SFTConfig's defaults: bf16 autocast, gradient checkpointing, shuffled rows"))

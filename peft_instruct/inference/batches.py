@@ -1,0 +1,92 @@
+"""How prompts are put together for generation: rows of like length, as many at once as their keys and values allow.
+
+A step of generation reads every weight once whatever the number of rows, so on a CPU 64 rows take about twice the time
+of 8 (benchmarks/generation.py).
+"""
+
+# B rows of a batch, H heads of keys and values, T tokens, D width of a head
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+from peft_instruct.inference.prompts import FittedPrompt
+
+LEAST_ROWS, MOST_ROWS = 8, 64
+MOST_CACHE_BYTES = 768 << 20
+"""Of the keys and values of one batch: 64 rows of 160 tokens for GPT-2 124M in fp32."""
+
+
+def batches(fitted: Sequence[FittedPrompt], size: int | None, config: PreTrainedConfig) -> Iterator[list[int]]:
+    """Indices of prompts of similar length, the longest first.
+
+    Rows of one batch share one limit: a row that has stopped is fed padding until it is let go, and a longer prompt
+    would run out of positions on it.
+
+    Args:
+        size: rows of a batch; None takes as many as MOST_CACHE_BYTES hold.
+    """
+    ordered = sorted(range(len(fitted)), key=lambda index: -len(fitted[index].ids))
+    for limit, group in groupby(ordered, key=lambda index: fitted[index].limit):
+        indices = list(group)
+        while indices:
+            rows = size or _rows_that_fit(len(fitted[indices[0]].ids) + limit, config)
+            yield indices[:rows]
+            indices = indices[rows:]
+
+
+def _rows_that_fit(num_tokens: int, config: PreTrainedConfig) -> int:
+    text: Any = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept_heads = getattr(text, "num_key_value_heads", None) or heads
+    row_bytes = num_tokens * text.num_hidden_layers * 2 * kept_heads * width * torch.float32.itemsize
+    return max(LEAST_ROWS, min(MOST_ROWS, MOST_CACHE_BYTES // row_bytes))
+
+
+def roomy_cache(config: PreTrainedConfig, room: int) -> DynamicCache:
+    """The cache that `generate` makes itself, with room for `room` tokens from the start."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values in one piece of memory: transformers' own layer copies all of them at every token.
+
+    Attributes:
+        keys, values: (B, H, T, D), views of what is in use.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self._all_keys, self._all_values = (
+            states.new_empty(*states.shape[:2], self.room, states.shape[3]) for states in (key_states, value_states)
+        )
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        start = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = start + key_states.shape[2]
+        self._all_keys[:, :, start:end] = key_states
+        self._all_values[:, :, start:end] = value_states
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        end = self.get_seq_length()
+        self._all_keys, self._all_values = self._all_keys[indices], self._all_values[indices]
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]

@@ -1,0 +1,81 @@
+"""Faster ways through a model that compute what the plain ones compute.
+
+Each is put in when a base is loaded (`model.kernels: fast`) and nothing of it is written with the weights.
+"""
+
+# B rows of a batch, H heads, T query positions, S key positions, D width of a head
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "peft_instruct"
+# torch 2.13's fused CPU attention spends its backward on 32-row tiles: below this length three plain products are 2 to
+# 3 times as fast (bf16, AMX; measured by benchmarks/attention_lengths.py).
+LONGEST_PLAIN = 192
+
+
+def use_fast_kernels(model: PreTrainedModel, attention: bool = True) -> None:
+    """GELU's tanh form as one kernel and, with `attention`, plain products for short rows on the CPU."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, GELUTanh())
+    if attention and model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
+        model.set_attn_implementation(ATTENTION)
+
+
+def attention_for_length(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over (B, H, T, D) with a Boolean mask (B, 1, T, S) or none; returns (B, T, H, D).
+
+    Rows of `LONGEST_PLAIN` keys or fewer go through plain products, all others (and a lone query, which is generation)
+    through torch's `scaled_dot_product_attention`.
+    """
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    is_own_mask = (attention_mask is None and num_queries == num_keys) or (
+        attention_mask is not None and attention_mask.dtype == torch.bool
+    )
+    if num_queries == 1 or num_keys > LONGEST_PLAIN or not is_own_mask or kwargs.get("position_bias") is not None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    B, H, T, D = query.shape
+    lowest = torch.finfo(query.dtype).min
+    if attention_mask is None:
+        bias = torch.full((T, T), lowest, dtype=query.dtype, device=query.device).triu_(1).expand(B * H, T, T)
+    else:
+        allowed = attention_mask.expand(B, H, T, num_keys).reshape(B * H, T, num_keys)
+        bias = torch.zeros_like(allowed, dtype=query.dtype).masked_fill_(~allowed, lowest)
+    scores = torch.baddbmm(
+        bias,
+        query.reshape(B * H, T, D),
+        key.reshape(B * H, num_keys, D).transpose(1, 2),
+        alpha=D**-0.5 if scaling is None else scaling,
+    )
+    weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)
+    if dropout:
+        weights = torch.nn.functional.dropout(weights, p=dropout)
+    output = torch.bmm(weights.to(value.dtype), value.reshape(B * H, num_keys, D))
+    return output.view(B, H, T, D).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, attention_for_length)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,110 @@
+"""The fast kernels against transformers' own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from peft_instruct.model import kernels
+from peft_instruct.model.kernels import use_fast_kernels
+
+
+def gpt2() -> PreTrainedModel:
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=0)
+    ).eval()
+
+
+def grouped_llama() -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def fast(model: PreTrainedModel) -> PreTrainedModel:
+    other = copy.deepcopy(model)
+    use_fast_kernels(other)
+    assert other.config._attn_implementation == kernels.ATTENTION
+    return other
+
+
+@pytest.fixture
+def padded() -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and mask, (3, 50): one row padded on the left, one on the right, one whole."""
+    torch.manual_seed(1)
+    mask = torch.ones(3, 50, dtype=torch.long)
+    mask[0, :20] = 0
+    mask[1, 40:] = 0
+    return torch.randint(0, 64, (3, 50)), mask
+
+
+@pytest.mark.parametrize("make", [gpt2, grouped_llama])
+@pytest.mark.parametrize("longest", [192, 10])
+def test_logits_and_gradients_equal_those_of_sdpa(make, longest, padded, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """On both sides of the length at which the way changes; fp32."""
+    monkeypatch.setattr(kernels, "LONGEST_PLAIN", longest)
+    plain = make()
+    quick = fast(plain)
+    ids, mask = padded
+    results = []
+    for model in (plain, quick):
+        logits = model(input_ids=ids, attention_mask=mask).logits * mask[..., None]
+        logits.square().sum().backward()
+        results.append((logits, {name: p.grad for name, p in model.named_parameters()}))
+    (logits, gradients), (quick_logits, quick_gradients) = results
+    assert (logits - quick_logits).abs().max() <= 1e-5 * logits.abs().max()
+    for name, gradient in gradients.items():
+        assert (gradient - quick_gradients[name]).norm() <= 1e-5 * max(1e-3, float(gradient.norm())), name
+
+
+def test_without_a_mask_attention_is_causal() -> None:
+    model = fast(gpt2())
+    ids = torch.randint(0, 64, (2, 30))
+    changed = ids.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % 64
+    with torch.no_grad():
+        assert model(input_ids=ids).logits[:, :-1].equal(model(input_ids=changed).logits[:, :-1])
+
+
+def test_dropout_of_attention_drops_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 20, 8) for _ in range(3))
+    exact, _ = kernels.attention_for_length(torch.nn.Module(), query, key, value, None)
+    noisy = torch.stack(
+        [kernels.attention_for_length(torch.nn.Module(), query, key, value, None, dropout=0.2)[0] for _ in range(2000)]
+    )
+    assert not noisy[0].allclose(exact)
+    error = noisy.std(0) / 2000**0.5
+    assert ((noisy.mean(0) - exact).abs() <= 6 * error + 1e-6).all()
+
+
+def test_generation_is_the_same_text(padded) -> None:  # type: ignore[no-untyped-def]
+    ids, mask = padded
+    ids, mask = ids[[0, 2]], mask[[0, 2]]
+    plain = gpt2()
+    texts = [
+        model.generate(ids, attention_mask=mask, max_new_tokens=10, do_sample=False, pad_token_id=0)
+        for model in (plain, fast(plain))
+    ]
+    assert texts[0].equal(texts[1])
+
+
+def test_gelu_new_is_one_kernel_with_the_same_values() -> None:
+    model = fast(gpt2())
+    kinds = {type(block.mlp.act).__name__ for block in model.transformer.h}
+    assert kinds == {"GELUTanh"}
+    x = torch.linspace(-8, 8, 4001)
+    assert (model.transformer.h[0].mlp.act(x) - gpt2().transformer.h[0].mlp.act(x)).abs().max() <= 2e-6
+
+
+def test_nothing_of_it_is_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    fast(gpt2()).save_pretrained(tmp_path)
+    assert "peft_instruct" not in (tmp_path / "config.json").read_text(encoding="utf-8")
+    assert GPT2LMHeadModel.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

@@ -1,0 +1,147 @@
+"""Every fast path against the plain one: the same loss, the same gradients, and a switch that turns it off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.training import completion_head
+
+
+def loss_and_gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, torch.Tensor]]:
+    trainer.model.zero_grad()
+    trainer.model.train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):
+        loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(40))
+    loss.backward()
+    return float(loss.detach()), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference of two gradients over the norm of one, all parameters together."""
+    assert one.keys() == other.keys() and one
+    difference = sum(float((one[name] - other[name]).square().sum()) for name in one)
+    return (difference / sum(float(g.square().sum()) for g in one.values())) ** 0.5
+
+
+def learned_adapter(trainer: Any) -> Any:
+    """Away from LoRA's start, where B is zero and A has no gradient."""
+    torch.manual_seed(3)
+    for name, weights in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.05)
+    return trainer
+
+
+FP32 = ("training.precision=fp32", "training.max_steps=1", "training.batch_size=4", "model.dropout=0")
+
+
+@pytest.mark.parametrize(
+    "off",
+    ["speed.shared_preamble=false", "speed.completion_head=false", "model.kernels=plain"],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_fast_path_has_the_loss_and_the_gradients_of_the_plain_one(make_trainer: Any, off: str, method: str) -> None:
+    """fp32: the order of additions is all that differs."""
+    fast = learned_adapter(make_trainer(f"method.kind={method}", *FP32))
+    plain = learned_adapter(make_trainer(f"method.kind={method}", *FP32, off))
+    batch = next(iter(fast.get_train_dataloader()))
+    loss, gradients = loss_and_gradients(fast, batch)
+    plain_loss, plain_gradients = loss_and_gradients(plain, batch)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    assert relative_difference(plain_gradients, gradients) <= 1e-5
+
+
+def test_frozen_weights_in_bf16_give_the_gradients_of_autocast_within_its_own_rounding(make_trainer: Any) -> None:
+    """The yardstick is what bf16 autocast itself is away from fp32 on the same batch."""
+    exact = learned_adapter(make_trainer(*FP32))
+    batch = next(iter(exact.get_train_dataloader()))
+    bf16 = (*FP32, "training.precision=bf16")
+    autocast = learned_adapter(make_trainer(*bf16, "speed.frozen_weights=fp32"))
+    held = learned_adapter(make_trainer(*bf16))
+    dtypes = {p.dtype for p in held.model.parameters() if not p.requires_grad}
+    assert dtypes == {torch.bfloat16}
+    assert {p.dtype for p in held.model.parameters() if p.requires_grad} == {torch.float32}
+    loss, gradients = loss_and_gradients(exact, batch)
+    autocast_loss, autocast_gradients = loss_and_gradients(autocast, batch)
+    held_loss, held_gradients = loss_and_gradients(held, batch)
+    rounding = relative_difference(gradients, autocast_gradients)
+    assert 0 < rounding < 0.05
+    assert relative_difference(gradients, held_gradients) <= 2.5 * rounding
+    assert held_loss == pytest.approx(loss, rel=2e-3) and autocast_loss == pytest.approx(loss, rel=2e-3)
+
+
+class Spy:
+    """Records how many tokens each batch shared."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lengths: list[int] = []
+        plain = completion_head.shared_preamble_length
+
+        def spying(*args: Any) -> int:
+            self.lengths.append(plain(*args))
+            return self.lengths[-1]
+
+        monkeypatch.setattr(completion_head, "shared_preamble_length", spying)
+
+
+def test_the_preamble_is_what_all_rows_of_a_batch_begin_with(make_trainer: Any, monkeypatch: Any) -> None:
+    spy = Spy(monkeypatch)
+    trainer = make_trainer(*FP32)
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss_and_gradients(trainer, batch)
+    ids, labels = batch["input_ids"], batch["labels"]
+    same = [bool((ids[:, place] == ids[0, place]).all()) for place in range(ids.shape[1])]
+    assert spy.lengths == [same.index(False)]
+    assert (labels[:, : spy.lengths[0]] == IGNORED_LABEL).all()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    ["model.dropout=0.1", "method.dropout=0.1", "training.neftune_alpha=5", "training.gradient_checkpointing=true"],
+)
+def test_rows_with_noise_of_their_own_share_nothing(make_trainer: Any, monkeypatch: Any, noise: str) -> None:
+    spy = Spy(monkeypatch)
+    trainer = make_trainer("training.max_steps=1", "training.batch_size=4", "model.dropout=0", noise)
+    trainer.train()
+    assert not any(spy.lengths)
+
+
+def test_equal_rows_still_have_a_token_of_their_own(make_trainer: Any, monkeypatch: Any) -> None:
+    spy = Spy(monkeypatch)
+    trainer = make_trainer(*FP32)
+    batch = next(iter(trainer.get_train_dataloader()))
+    copies = {name: values[:1].expand(3, -1) for name, values in batch.items() if name != "prompt_length"}
+    loss, _ = loss_and_gradients(trainer, copies)
+    completion = int((copies["labels"][0] != IGNORED_LABEL).sum())
+    assert 0 < spy.lengths[0] <= copies["input_ids"].shape[1] - completion
+    assert loss > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_with_and_without_ends_at_the_same_validation_loss(make_trainer: Any, method: str) -> None:
+    """Within the spread of seeds: all fast paths on and off, two seeds each."""
+    common = (
+        f"method.kind={method}", "training.max_steps=200", "training.batch_size=4", "training.learning_rate=2e-3",
+        "model.dropout=0", "training.evaluate_every=never", "training.precision=bf16",
+    )  # fmt: skip
+    off = (
+        "speed.shared_preamble=false", "speed.completion_head=false", "speed.length_buckets=false",
+        "speed.frozen_weights=fp32", "model.kernels=plain",
+    )  # fmt: skip
+    losses: dict[str, list[float]] = {"fast": [], "plain": []}
+    for seed in (1, 2, 3):
+        for name, overrides in (("fast", ()), ("plain", off)):
+            trainer = make_trainer(*common, f"training.seed={seed}", *overrides)
+            start = trainer.evaluate()["eval_loss"]
+            trainer.train()
+            losses[name].append(trainer.evaluate()["eval_loss"])
+            assert losses[name][-1] < 0.7 * start
+    spread = max(losses["plain"]) - min(losses["plain"])
+    means = [sum(found) / len(found) for found in losses.values()]
+    print(losses)
+    assert abs(means[0] - means[1]) <= max(spread, 0.02 * means[1])
