@@ -17,6 +17,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_instruct.secrets import hide_secrets
+
 PREFLIGHT_SECONDS = 2.0
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
@@ -73,7 +75,7 @@ def _hub_state(hub_ids: list[str]) -> HubState:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             if not isinstance(reason, TimeoutError):
-                outcome.append(f"{endpoint} cannot be reached ({reason})")
+                outcome.append(hide_secrets(f"{endpoint} cannot be reached ({reason})"))
         else:
             outcome.append("")
 
@@ -81,7 +83,7 @@ def _hub_state(hub_ids: list[str]) -> HubState:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PREFLIGHT_SECONDS * 1.5)
-    reason = outcome[0] if outcome else f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s"
+    reason = outcome[0] if outcome else hide_secrets(f"{endpoint} did not answer within {PREFLIGHT_SECONDS:g} s")
     return HubState(not reason, reason)
 
 

@@ -7,6 +7,8 @@
     ├── ModelError             4   the base or its tokenizer is unusable
     └── UnavailableError       5   a device or an optional package is not here
 
+    Stopped              130, 143   SIGINT or SIGTERM, after what had to be saved was saved
+
 The number is the exit code. Texts read `place: what is wrong (value). what was expected. what to do.`
 """
 
@@ -15,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MOST_PROBLEMS_SHOWN = 20
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+"""As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, and the C++ library (torch 2.13)."""
 
 
 class PeftInstructError(Exception):
@@ -52,3 +56,18 @@ class ModelError(PeftInstructError):
 
 class UnavailableError(PeftInstructError):
     exit_code = 5
+
+
+class Stopped(BaseException):
+    """A signal ended the command; no Exception, so that no library's `except Exception` goes on in spite of it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that memory ran out; torch has a type of its own for CUDA alone."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from peft_instruct.adapter.manifest import AdapterManifest
+from peft_instruct.secrets import hide_secrets
 
 LIBRARY = {"lora": "peft", "full": "transformers", "merged": "transformers"}
 
@@ -30,7 +31,7 @@ def card(manifest: AdapterManifest, description: str, scores: dict[str, Any]) ->
     kinds = {"lora": "A LoRA adapter for", "full": "A full fine-tune of", "merged": "A merged model from"}
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in scores.items())
     table = f"\n## Held-out rows\n\n| measure | base → tuned |\n|---|---|\n{rows}\n" if rows else ""
-    return (
+    return hide_secrets(
         f"{front}\n# {manifest.name}\n\n{description or 'Instruction-tuned with peft-instruct.'}\n\n"
         f"{'Trained from random weights with the tokenizer of' if from_scratch else kinds[manifest.kind]} "
         f"`{manifest.base.id}`{revision}, made by "

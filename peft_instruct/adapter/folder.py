@@ -15,10 +15,12 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from peft_instruct.adapter.config import check_adapter_config
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
 from peft_instruct.data.templates import Template
 from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError
+from peft_instruct.model.adapters import tensors_not_finite
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
 from peft_instruct.model.families import is_conv1d_family
@@ -72,7 +74,7 @@ def write_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fo
     Raises:
         AdapterError: a value is not finite; nothing is written then.
     """
-    bad = [name for name, p in model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
+    bad = tensors_not_finite(model)
     if bad:
         raise AdapterError(f"{folder}: {len(bad)} trained tensors are not finite (first {bad[0]}). The run diverged.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,12 +152,13 @@ def load_tuned(
     """
     if adapter.holds_model:
         location = Location(str(adapter.path), adapter.path)
-        loaded = load_base(ModelSection(base=str(adapter.path)), location, compute)
+        loaded = load_base(ModelSection(base=str(adapter.path)), location, compute, stop=adapter.manifest.template.stop)
         check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
         return Tuned(adapter, loaded, loaded.model)
     location = base_location(adapter, hub, base)
     section = _model_section(adapter, location, quantization)
-    loaded = load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter))
+    stop = adapter.manifest.template.stop
+    loaded = load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter), stop=stop)
     check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
     return Tuned(adapter, loaded, _attach(loaded.model, adapter))
 
@@ -170,7 +173,8 @@ def load_untuned(adapter: Adapter, compute: Compute, hub: HubState, base: str | 
         raise AdapterError(f"{adapter.path}: trained from random weights, so it has no base to compare with.")
     location = base_location(adapter, hub, base)
     section = _model_section(adapter, location, "none")
-    return load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter))
+    stop = adapter.manifest.template.stop
+    return load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter), stop=stop)
 
 
 def _own_tokenizer(adapter: Adapter) -> Location | None:
@@ -192,6 +196,7 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
     """
     if not (adapter.path / ADAPTER_WEIGHTS).is_file():
         raise AdapterError(f"{adapter.path}: no {ADAPTER_WEIGHTS}. Only safetensors are read.")
+    check_adapter_config(adapter.path / ADAPTER_CONFIG, adapter.path / ADAPTER_WEIGHTS)
     try:
         config = PeftConfig.from_pretrained(str(adapter.path))
         # A QLoRA adapter was trained on (out, in) weights; on the original base GPT-2's Conv1D stores (in, out).

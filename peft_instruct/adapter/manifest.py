@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from peft_instruct.adapter.storage import LOCK, MANIFEST, FileStamp, Record, damage, is_sealed, seal, stamp, write_last
 from peft_instruct.data.templates import GOLDEN_EXAMPLES, Template
 from peft_instruct.data.tokens import prompt_ids, text_ids
 from peft_instruct.environment import seen_from
@@ -17,15 +17,11 @@ from peft_instruct.model.base import Base
 from peft_instruct.model.location import STARTER, Location, weight_fingerprint
 from peft_instruct.recipe.schema import GenerationSection
 
-MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MOST_MANIFEST_BYTES = 16 << 20
 FOR_PEOPLE = frozenset({"README.md", "report.html", "loss.svg", "metrics.jsonl"})
 """Files that nothing is computed from: a card may be edited for the hub."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BaseIdentity(Record):
@@ -46,9 +42,16 @@ class BaseIdentity(Record):
 
 
 class TemplateRecord(Record):
+    """A `Template`, field for field."""
+
     name: str
     with_input: str
     without_input: str
+    with_system: str = ""
+    follow_up: str = ""
+    answer: str = "{answer}"
+    stop: str = ""
+    strips: bool = False
 
 
 class GoldenIds(Record):
@@ -56,11 +59,6 @@ class GoldenIds(Record):
 
     prompt: list[int]
     completion: list[int]
-
-
-class FileStamp(Record):
-    sha256: str
-    num_bytes: int
 
 
 class AdapterManifest(Record):
@@ -75,16 +73,17 @@ class AdapterManifest(Record):
     recipe_sha256: str
     data_fingerprint: str
     environment: dict[str, Any]
-    metrics: dict[str, Any] = {}
-    proofs: dict[str, Any] = {}
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    proofs: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, FileStamp]
+    seal: str = ""
 
     def prompt_template(self) -> Template:
-        return Template(self.template.name, self.template.with_input, self.template.without_input)
+        return Template(**self.template.model_dump())
 
 
 def template_record(template: Template) -> TemplateRecord:
-    return TemplateRecord(name=template.name, with_input=template.with_input, without_input=template.without_input)
+    return TemplateRecord.model_validate(asdict(template))
 
 
 def identity_of(base: Base, adapter_folder: Path, init: str) -> BaseIdentity:
@@ -117,7 +116,7 @@ def check_base(identity: BaseIdentity, location: Location, place: str) -> None:
 
 def golden_ids(tokenizer: Any, template: Template) -> list[GoldenIds]:
     prompts = prompt_ids(tokenizer, [template.prompt(e.instruction, e.input) for e in GOLDEN_EXAMPLES])
-    completions = text_ids(tokenizer, [e.output for e in GOLDEN_EXAMPLES])
+    completions = text_ids(tokenizer, [template.completion(e.output) for e in GOLDEN_EXAMPLES])
     return [
         GoldenIds(prompt=prompt, completion=[*completion, tokenizer.eos_token_id])
         for prompt, completion in zip(prompts, completions, strict=True)
@@ -142,22 +141,18 @@ def check_golden(manifest: AdapterManifest, tokenizer: Any, place: str) -> None:
 
 
 def stamp_files(folder: Path) -> dict[str, FileStamp]:
-    """Hash and size of every file that belongs to the folder's content (not the manifest, not checkpoints)."""
+    """Hash and size of every file that belongs to the folder's content (no manifest, no lock, no checkpoints)."""
     return {
-        path.relative_to(folder).as_posix(): FileStamp(sha256=_sha256(path), num_bytes=path.stat().st_size)
+        path.relative_to(folder).as_posix(): stamp(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.relative_to(folder).parts
+        if path.is_file() and path.name not in (MANIFEST, LOCK) and "checkpoints" not in path.relative_to(folder).parts
     }
 
 
 def write_manifest(folder: Path, manifest: AdapterManifest) -> None:
     """Write manifest.json in one step, last of all files: a folder without it is not an adapter."""
-    partial = folder / f".{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(manifest.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, folder / MANIFEST)
+    unsealed = manifest.model_copy(update={"seal": ""})
+    write_last(folder / MANIFEST, seal(unsealed.model_dump_json(indent=2) + "\n"))
 
 
 def read_manifest(folder: Path) -> AdapterManifest:
@@ -173,12 +168,18 @@ def read_manifest(folder: Path) -> AdapterManifest:
         raise AdapterError(
             f"{folder}: no {MANIFEST}, so it is not a finished adapter. Train again, or name a finished one."
         )
+    if path.stat().st_size > MOST_MANIFEST_BYTES:
+        raise AdapterError(f"{path}: larger than {MOST_MANIFEST_BYTES} bytes, which no manifest of ours is.")
     try:
-        manifest = AdapterManifest.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        manifest = AdapterManifest.model_validate_json(text)
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise AdapterError(f"{path}: damaged ({str(error).splitlines()[0]}). Restore it, or train again.") from error
     if manifest.format_version != FORMAT_VERSION:
         raise AdapterError(f"{path}: format {manifest.format_version}. this version reads {FORMAT_VERSION}.")
+    # What an earlier version wrote has no seal.
+    if manifest.seal and not is_sealed(text, manifest.seal):
+        raise AdapterError(f"{path}: damaged (its content was changed). Restore it, or train again.")
     problems = _damage(folder, manifest)
     if problems:
         raise AdapterError.of(str(folder), problems)
@@ -186,28 +187,9 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 
 def _damage(folder: Path, manifest: AdapterManifest) -> list[str]:
-    problems = []
-    for name, stamp in manifest.files.items():
-        file = folder / name
-        if name in FOR_PEOPLE:
-            continue
-        if not file.resolve().is_relative_to(folder.resolve()):
-            problems.append(f"{name}: outside the folder.")
-        elif not file.is_file():
-            problems.append(f"{name}: missing.")
-        elif file.stat().st_size != stamp.num_bytes:
-            problems.append(f"{name}: {file.stat().st_size} bytes. expected {stamp.num_bytes}.")
-        elif _sha256(file) != stamp.sha256:
-            problems.append(f"{name}: its content was changed (SHA-256 differs).")
+    read = {name: expected for name, expected in manifest.files.items() if name not in FOR_PEOPLE}
+    problems = damage(folder, read)
     for file in sorted(folder.iterdir()):
         if file.suffix in PICKLE_SUFFIXES:
             problems.append(f"{file.name}: a pickle, which can run code. Nothing of ours writes one here; remove it.")
     return problems
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -16,6 +16,10 @@ from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import HubState, prepare_environment
 from peft_instruct.errors import PeftInstructError
 from peft_instruct.recipe import Recipe
+from peft_instruct.secrets import hide_secrets
+
+SPLIT_STEPS = 2
+"""Steps after the measured ones in which the clock is read between forward, backward and optimizer."""
 
 
 def run_cell(recipe: Recipe, num_warmup: int, hub: HubState) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def run_cell(recipe: Recipe, num_warmup: int, hub: HubState) -> dict[str, Any]:
     except torch.OutOfMemoryError as error:
         return {"failed": f"out of memory ({str(error).splitlines()[0]})"}
     except PeftInstructError as error:
-        return {"failed": str(error)}
+        return {"failed": hide_secrets(str(error))}
 
 
 def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -> dict[str, Any]:
@@ -39,29 +43,46 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
     from peft_instruct.bench.memory import memory_probe
     from peft_instruct.bench.stopwatch import Stopwatch
     from peft_instruct.bench.witness import Witness
-    from peft_instruct.data.prepare import read_instruction_data
-    from peft_instruct.data.tokens import model_rows
+    from peft_instruct.data.cache import Cache
+    from peft_instruct.data.prepared import Preparation
     from peft_instruct.model.adapters import make_trainable
     from peft_instruct.model.base import check_lengths, load_base
     from peft_instruct.model.device import choose_compute
     from peft_instruct.model.location import locate
+    from peft_instruct.model.tokenizer import template_in
     from peft_instruct.training.sft import build_trainer
 
-    training, section = recipe.training, recipe.data
+    # A cell is measured as it is asked for, or it does not fit.
+    training = recipe.training.model_copy(update={"micro_batch": "fixed"})
+    recipe, section = recipe.model_copy(update={"training": training}), recipe.data
     compute = choose_compute(training.device, training.precision)
     location = locate(recipe.model.base, recipe.model.revision, hub)
     check_lengths(location, section.max_length, recipe.model.architecture)
-    rows = read_instruction_data(section, training.seed).train
     other = recipe.model.tokenizer
     tokenizer_location = locate(other, "main", hub, "model.tokenizer") if other else None
-    base = load_base(recipe.model, location, compute, tokenizer_location=tokenizer_location, seed=training.seed)
-    tokens, _ = model_rows(rows, base.tokenizer, section)
-    trainable = make_trainable(base, recipe.method)
+    template = template_in((tokenizer_location or location).folder, section.template)
+    preparation = Preparation(section, training.seed, Cache.of_user(recipe.speed.cache), template)
+    data = preparation.data()
+    base = load_base(
+        recipe.model,
+        location,
+        compute,
+        tokenizer_location=tokenizer_location,
+        stop=data.template.stop,
+        seed=training.seed,
+    )
+    tokens, _ = preparation.rows("train", data.train, base.tokenizer)
+    trainable = make_trainable(base, recipe.method, training.seed, recipe.speed.frozen_weights)
     matrices = matrices_of(trainable.model, base.model.config)
 
+    measured_steps = training.max_steps
+    assert measured_steps is not None  # cell_recipe
+    training = training.model_copy(update={"max_steps": measured_steps + SPLIT_STEPS})
+    recipe = recipe.model_copy(update={"training": training})
     stopwatch = Stopwatch(compute.device)
     trainer = build_trainer(recipe, base, trainable, tokens, [], folder=folder, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
+    stopwatch.split(trainer, after=measured_steps)
     witness = Witness(trainable.model)
     probe = memory_probe(compute.device)
     probe.start()
@@ -70,7 +91,7 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
     # Last: its matrices are no part of what training needs.
     rate = measure_matrix_rate(witness.device, witness.dtype)
     figures = summarize(
-        stopwatch.steps, num_warmup,
+        stopwatch.steps[:measured_steps], num_warmup, splits=stopwatch.splits,
         trainable=trainable, matrices=matrices, memory=memory, matrix_rate=rate, witness=witness,
     )  # fmt: skip
     return figures.model_dump(mode="json")

@@ -121,9 +121,9 @@ def evaluate(
     _check_usage(rows, batch_size)
     path = find_adapter(adapter_path)
     recipe = recipe_of(path, data)
-    sources = [data] if data else [recipe.data.train, recipe.data.validation, recipe.data.test] if recipe else []
+    sources = [data] if data else recipe.data.all_names() if recipe else []
     bases = hub_ids_of_adapter(path, base, needs_base=untuned)
-    hub = prepare_environment([*bases, *(source for source in sources if source and is_hub_id(source))])
+    hub = prepare_environment([*bases, *(source for source in sources if is_hub_id(source))])
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.model.device import choose_compute, environment_stamp
 
@@ -221,6 +221,7 @@ def _figures(scores: Scores) -> dict[str, float | None]:
     completed = f"({scores.num_completed} rows), %"
     shares = {
         "token accuracy, %": scores.token_accuracy,
+        "P(stop) at the end, %": scores.stop_probability,
         f"exact match {completed}": scores.exact_match,
         **{f"· {match.group} ({match.num_rows} rows), %": match.exact_match for match in scores.groups},
         f"stops by itself {completed}": scores.stop_share,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.data.template import ANSWER
 from peft_instruct.environment import HubState, prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.inference.files import PromptRow, completed_row, finished_file, json_line, read_prompts
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from peft_instruct.inference.complete import Generation
 
 Say = Callable[[str], None]
-DEFAULT_BATCH_SIZE = 8
 MOST_LISTED = 20
 """Cut prompts named in a line; the count is always whole."""
 
@@ -108,7 +108,7 @@ def generate(
     top_k: int | None = None,
     repetition_penalty: float | None = None,
     seed: int | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     stream: Say | None = None,
     say: Say,
@@ -156,7 +156,8 @@ def generate(
         compute = choose_compute(device, "fp32")
         tuned = load_tuned(adapter, compute, hub, base=base)
         run = _Run(tuned, hub, base, options, used_seed or 0, batch_size, say)
-        streamed = stream is not None and file is None and not compare
+        # What an answer is wrapped in can be taken off the whole alone.
+        streamed = stream is not None and file is None and not compare and tuned.template.answer == ANSWER
         generations = run.streamed(rows, stream) if streamed and stream else run.tuned([row.prompt for row in rows])
         bases = run.untuned([row.prompt for row in rows]) if compare else [None] * len(rows)
         completed = tuple(
@@ -187,7 +188,7 @@ class _Run:
     base: str | None
     options: GenerationSection
     seed: int
-    batch_size: int
+    batch_size: int | None
     say: Say
 
     def streamed(self, rows: Sequence[PromptRow], on_text: Say) -> list[Generation]:
@@ -224,7 +225,7 @@ class _Run:
         from peft_instruct.inference.complete import complete
         from peft_instruct.inference.progress import told
 
-        return complete(
+        done = complete(
             model,
             base.tokenizer,
             prompts,
@@ -235,10 +236,12 @@ class _Run:
             seed=self.seed,
             on_done=told(self.say, what, len(prompts)),
         )
+        template = self.loaded.template
+        return [replace(generation, completion=template.output(generation.completion)) for generation in done]
 
 
 def _check_usage(
-    instruction: str | None, input: str, file: Path | None, out: Path | None, seed: int | None, batch_size: int
+    instruction: str | None, input: str, file: Path | None, out: Path | None, seed: int | None, batch_size: int | None
 ) -> None:
     problems = []
     if (instruction is None) == (file is None):
@@ -253,7 +256,7 @@ def _check_usage(
         problems.append(f"--out: {out} is the file of prompts itself. Name another file.")
     if seed is not None and not 0 <= seed < 2**63:
         problems.append(f"--seed: {seed}. expected a number from 0 on.")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         problems.append(f"--batch-size: {batch_size}. expected at least 1.")
     if problems:
         raise RecipeError.of("generate", problems)

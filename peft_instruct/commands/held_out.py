@@ -20,6 +20,7 @@ MEASURES = {
     "loss (nats/token)": "loss",
     "perplexity": "perplexity",
     "token accuracy": "token_accuracy",
+    "P(stop) at the end": "stop_probability",
     "exact match": "exact_match",
     "stops by itself": "stop_share",
 }

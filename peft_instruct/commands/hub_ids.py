@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from peft_instruct.data.sources import is_hub_id
 from peft_instruct.model.location import is_hub_model
+from peft_instruct.model.screening import read_json
 from peft_instruct.recipe import Recipe
 
 
 def hub_ids_of(recipe: Recipe) -> list[str]:
     """The models and data sets of a recipe that are neither files nor folders here."""
     models = [recipe.model.base, *([recipe.model.tokenizer] if recipe.model.tokenizer else [])]
-    sources = [recipe.data.train, recipe.data.validation, recipe.data.test]
-    return [m for m in models if is_hub_model(m)] + [s for s in sources if s and is_hub_id(s)]
+    return [m for m in models if is_hub_model(m)] + [s for s in recipe.data.all_names() if is_hub_id(s)]
 
 
 def hub_ids_of_adapter(folder: Path, base: str | None = None, needs_base: bool = True) -> list[str]:
@@ -26,7 +25,7 @@ def hub_ids_of_adapter(folder: Path, base: str | None = None, needs_base: bool =
     if base is not None:
         return [base] if is_hub_model(base) else []
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(folder / "manifest.json", 16 << 20)
         is_wanted = needs_base or manifest["kind"] == "lora"
         return [manifest["base"]["id"]] if is_wanted and manifest["base"]["revision"] else []
     except (OSError, ValueError, KeyError, TypeError):

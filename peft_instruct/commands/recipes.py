@@ -9,6 +9,7 @@ from typing import Any
 from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import load_recipe, read_recipe
 from peft_instruct.recipe.shipped import find_recipe, shipped_recipes
+from peft_instruct.recipe.source import read_text
 from peft_instruct.recipe.writing import explain
 
 
@@ -37,7 +38,7 @@ def list_recipes() -> Table:
 
 def show_recipe(name: str) -> str:
     """The text of a recipe file, comments and all."""
-    return find_recipe(name).read_text(encoding="utf-8")
+    return read_text(find_recipe(name))
 
 
 def explain_recipe(name: str, overrides: Sequence[str] = ()) -> Table:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.commands.run_folder import claimed
+from peft_instruct.commands.signals import StopSignals
 from peft_instruct.environment import prepare_environment, seen_from
-from peft_instruct.errors import AdapterError, UnavailableError
+from peft_instruct.errors import UnavailableError
 from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe, load_recipe
 
 Say = Callable[[str], None]
 ADAPTERS = Path("adapters")
-OURS = frozenset({
-    "manifest.json", "recipe.yaml", "metrics.jsonl", "README.md", "report.html", "loss.svg", "checkpoints",
-    "config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
-})  # fmt: skip
-"""What a run writes into its folder, besides files that begin with one of the next."""
-WEIGHTS_AND_TOKENIZER = ("model", "adapter_", "tokenizer", "special_tokens", "added_tokens")
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,8 @@ def train(
     *,
     out: Path | None = None,
     if_exists: str = "refuse",
+    resume: str = "auto",
+    allow_changes: bool = False,
     say: Say,
     live: Say | None = None,
 ) -> TrainResult:
@@ -122,68 +119,61 @@ def train(
     Args:
         out: the adapter folder; `adapters/<name>` by default.
         if_exists: `refuse` or `replace` a finished adapter in that folder.
+        resume: `auto` goes on with an unfinished run, `none` starts anew, a path names a checkpoint or a run.
+        allow_changes: go on although the recipe or the data are others than the checkpoint's.
         live: takes the progress line where it can be rewritten in place; `say` takes plain lines.
 
     Raises:
         PeftInstructError: everything that a user can cause, most of it before the model is loaded.
+        Stopped: SIGINT or SIGTERM, after the step was finished and saved.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UnavailableError("train: several processes are not supported yet. Start one (CUDA_VISIBLE_DEVICES=0).")
     recipe = _without_absolute_paths(load_recipe(recipe_name, overrides))
-    folder = _claim(out or ADAPTERS / recipe.name, recipe, if_exists)
-    hub = prepare_environment(hub_ids_of(recipe))
-    try:
+    command = _command(recipe_name, overrides, out, if_exists)
+    with StopSignals(command) as signals, claimed(out or ADAPTERS / recipe.name, recipe, if_exists, say) as folder:
+        hub = prepare_environment(hub_ids_of(recipe))
         # Before torch is imported: a base that cannot be had is told at once.
         location = locate(recipe.model.base, recipe.model.revision, hub)
+        from peft_instruct.commands.resuming import Resume
         from peft_instruct.commands.train_run import Run
 
-        return Run(recipe, folder, hub, location, say, live).to_the_end()
-    finally:
-        # A run that failed before it wrote anything leaves no empty folder behind.
-        with suppress(OSError):
-            folder.rmdir()
+        going_on = Resume(resume, allow_changes)
+        result = Run(recipe, folder.work, hub, location, say, live, going_on, signals).to_the_end()
+        with signals.postponed(then_leave=False):
+            folder.put_in_place()
+        return replace(result, folder=folder.final)
 
 
 def _without_absolute_paths(recipe: Recipe) -> Recipe:
     """Local files and folders as seen from here: what is handed over names no place of this machine."""
+    train = recipe.data.train
+    if isinstance(train, list):
+        moved = [
+            _seen(each) if isinstance(each, str) else each.model_copy(update={"source": _seen(each.source)})
+            for each in train
+        ]
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": moved})})
     sections = {"model": ("base", "tokenizer"), "data": ("train", "validation", "test")}
     for name, keys in sections.items():
         section = getattr(recipe, name)
         paths = {key: getattr(section, key) for key in keys}
-        here = {key: seen_from(path, Path.cwd()) for key, path in paths.items() if path and os.path.isabs(path)}
+        here = {key: _seen(path) for key, path in paths.items() if isinstance(path, str)}
         recipe = recipe.model_copy(update={name: section.model_copy(update=here)})
     return recipe
 
 
-def _claim(folder: Path, recipe: Recipe, if_exists: str) -> Path:
-    """The folder of the run; what an earlier run left in it stays until this one is known to be able to start.
+def _seen(path: str) -> str:
+    return seen_from(path, Path.cwd()) if os.path.isabs(path) else path
 
-    Raises:
-        AdapterError: it holds a finished adapter or an unfinished run that may not be replaced, anything that no run
-            of ours wrote, or what this run reads; or it cannot be written.
-    """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or folder.resolve() == Path.cwd():
-        raise AdapterError(f"{folder}: is a file, a link or the working folder. Name a folder of its own with --out.")
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    foreign = sorted(name for name in found if name not in OURS and not name.startswith(WEIGHTS_AND_TOKENIZER))
-    if foreign or (found and "recipe.yaml" not in found):
-        named = ", ".join(foreign[:3]) or "no recipe.yaml"
-        raise AdapterError(f"{folder}: holds what no run wrote ({named}). Name another folder with --out.")
-    if if_exists == "refuse" and ("manifest.json" in found or any((folder / "checkpoints").glob("checkpoint-*"))):
-        what = "a finished adapter" if "manifest.json" in found else "an unfinished run with checkpoints"
-        raise AdapterError(f"{folder}: holds {what}. Replace it with --if-exists replace, or name another with --out.")
-    for key, read in (("model.base", recipe.model.base), ("data.train", recipe.data.train)):
-        if found and Path(read).exists() and Path(read).resolve().is_relative_to(folder.resolve()):
-            raise AdapterError(f"{folder}: {key} is in it and would be lost. Name another folder with --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise AdapterError(
-            f"{folder}: cannot be written ({error.strerror}). Name another folder with --out."
-        ) from error
-    return folder
+
+def _command(recipe_name: str, overrides: Sequence[str], out: Path | None, if_exists: str) -> str:
+    """What a person types to go on with this run."""
+    words = ["peft-instruct", "train", recipe_name]
+    words += [word for override in overrides for word in ("--set", override)]
+    words += ["--out", str(out)] if out else []
+    words += ["--if-exists", if_exists] if if_exists != "refuse" else []
+    return shlex.join(words)
 
 
 def _one_line(text: str, width: int = 110) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
 
 from peft_instruct.adapter.card import card
 from peft_instruct.adapter.folder import Adapter, load_tuned, write_weights
@@ -22,40 +24,44 @@ from peft_instruct.adapter.manifest import (
     write_manifest,
 )
 from peft_instruct.adapter.proofs import probe_inputs, probe_logits, prove_reload
+from peft_instruct.adapter.storage import sync_tree
 from peft_instruct.bench.memory import peak_memory
 from peft_instruct.commands.held_out import HeldOut, side_by_side
+from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
+from peft_instruct.commands.signals import StopSignals
 from peft_instruct.commands.train import Answer, TrainResult, figure
-from peft_instruct.data.prepare import InstructionData, read_instruction_data
-from peft_instruct.data.tokens import model_rows
+from peft_instruct.data.cache import Cache
+from peft_instruct.data.prepare import InstructionData
+from peft_instruct.data.prepared import Preparation
+from peft_instruct.data.stopping import stop_warning
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
-from peft_instruct.environment import HubState
+from peft_instruct.environment import HubState, library_versions
+from peft_instruct.evaluation.ledger import ledger_of, write_ledger
 from peft_instruct.evaluation.scores import Scores, evenly
 from peft_instruct.inference.complete import complete
-from peft_instruct.model.adapters import Trainable, make_trainable
+from peft_instruct.model.adapters import Trainable, borrow_frozen, let_go_of_frozen, make_trainable
 from peft_instruct.model.base import Base, check_lengths, load_base
-from peft_instruct.model.device import choose_compute, environment_stamp
+from peft_instruct.model.device import Compute, choose_compute, environment_stamp
 from peft_instruct.model.families import resolve_targets
-from peft_instruct.model.location import Location, locate
+from peft_instruct.model.location import Location, locate, weight_fingerprint
+from peft_instruct.model.scoring import RowScores, score_rows
+from peft_instruct.model.tokenizer import template_in
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import GenerationSection
-from peft_instruct.recipe.writing import recipe_hash, recipe_yaml
+from peft_instruct.recipe.writing import recipe_hash, recipe_values, recipe_yaml
 from peft_instruct.report.html import Proof, ReportContent, Sample, render_report
 from peft_instruct.report.plots import loss_plot_svg
+from peft_instruct.training.checkpoints import CHECKPOINTS, Checkpoint, way_back
 from peft_instruct.training.progress import MetricsWriter, ProgressLine, Samples
-from peft_instruct.training.sft import CHECKPOINTS, build_trainer
+from peft_instruct.training.resumable import METRICS, Learned, RunIdentity, Saving
+from peft_instruct.training.sft import build_trainer
+from peft_instruct.training.space import check_space, is_refusal, refused
 
 Say = Callable[[str], None]
 NUM_ANSWERS_SHOWN = 5
 MOST_ORIGINS_SAID = 5
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What the loop came to; `mean_loss` is the mean over all steps, as the Trainer gives it."""
-
-    num_steps: int
-    seconds: float
-    mean_loss: float
+LEAST_STOP_PROBABILITY = 0.5
+"""Where a completion ends, stopping should be more likely than all else together."""
 
 
 @dataclass
@@ -67,35 +73,67 @@ class Run:
     hub: HubState
     location: Location
     say: Say
-    live: Say | None = None
+    live: Say | None
+    resume: Resume
+    signals: StopSignals
     start: float = field(default_factory=time.monotonic)
     length_notes: list[str] = field(default_factory=list)
+    identity: RunIdentity = field(default_factory=RunIdentity)
+    checkpoint: Checkpoint | None = None
 
     def to_the_end(self) -> TrainResult:
+        """The whole run.
+
+        Raises:
+            PeftInstructError: everything that a user can cause; a disk that refuses is one line too.
+        """
+        try:
+            return self._to_the_end()
+        except (OSError, SafetensorError) as error:
+            if not is_refusal(error):
+                raise
+            place = Path(getattr(error, "filename", None) or self.folder)
+            raise refused(error, place, way_back(self.folder / CHECKPOINTS), self.signals.hint) from error
+
+    def _to_the_end(self) -> TrainResult:
         """Prepare, measure the base, train, write, read back, prove, measure again, report."""
         recipe = self.recipe
         data, base, train, validation = self._prepare()
         held_out = HeldOut.of(data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, self.say)
         inputs = probe_inputs(base.tokenizer, data.template, base.positions)
         before = probe_logits(base.model, inputs, base.compute.torch_device)
+        rows_before = self._row_scores(base.model, base, train)
         base_scores = held_out.measure("base", base.model, base) if held_out.rows else None
 
-        trainable = make_trainable(base, recipe.method, recipe.training.seed)
+        trainable = make_trainable(base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
         self.say(trainable.describe())
-        learned = self._learn(base, trainable, data, train, validation)
-        trained = probe_logits(trainable.model, inputs, base.compute.torch_device)
+        check_space(self.folder, trainable.model)
+        with self.signals.postponed():
+            learned = self._learn(base, trainable, data, train, validation)
+        device = base.compute.torch_device
+        trained = [] if trainable.is_held else probe_logits(trainable.model, inputs, device)
         manifest = self._write(base, trainable, data)
         description = trainable.describe()
-        # What is measured below was read from the disk: nothing of this model is left to be mistaken for it.
+        # What is measured below was read from the disk: of this model only what learned is left.
+        if trainable.is_held:
+            let_go_of_frozen(trainable.model)
+        held = trainable.model if trainable.is_held else None
         del base, trainable
         gc.collect()
 
         tuned = load_tuned(
             Adapter(self.folder, manifest), choose_compute(*self._asked()), self.hub, base=recipe.model.base
         )
-        reloaded = probe_logits(tuned.model, inputs, tuned.base.compute.torch_device)
+        if held is not None:
+            borrow_frozen(held, tuned.model)
+            trained = probe_logits(held, inputs, device)
+            del held
+        reloaded = probe_logits(tuned.model, inputs, device)
         proofs = prove_reload(before, trained, reloaded, str(self.folder))
         tuned_scores = held_out.measure("tuned", tuned.model, tuned.base) if held_out.rows else None
+        self._note(_runs_on(tuned_scores))
+        if recipe.training.ledger:
+            write_ledger(self.folder, ledger_of(train, rows_before, self._row_scores(tuned.model, tuned.base, train)))
 
         peak = peak_memory(tuned.base.compute.device)
         result = TrainResult(
@@ -117,41 +155,76 @@ class Run:
         self._seal(manifest, result, data)
         return result
 
+    def _row_scores(self, model: torch.nn.Module, base: Base, rows: Sequence[Tokens]) -> list[RowScores]:
+        """For the ledger; nothing where the recipe keeps none."""
+        if not self.recipe.training.ledger:
+            return []
+        self.say(f"ledger: loss of each of {len(rows)} training rows")
+        return score_rows(
+            model,
+            rows,
+            pad_id=base.tokenizer.pad_token_id,
+            stop_id=base.tokenizer.eos_token_id,
+            device=base.compute.torch_device,
+            batch_size=self.recipe.evaluation.batch_size,
+        )
+
     def _asked(self) -> tuple[str, str]:
         return self.recipe.training.device, self.recipe.training.precision
 
-    def _prepare(self) -> tuple[InstructionData, Base, list[Tokens], list[Tokens]]:
+    def _prepare(self) -> tuple[InstructionData, Base, Sequence[Tokens], Sequence[Tokens]]:
         """Everything that can be wrong is looked at here, the cheap things first."""
         recipe = self.recipe
         compute = choose_compute(*self._asked())
         check_lengths(self.location, recipe.data.max_length, recipe.model.architecture)
-        data = read_instruction_data(recipe.data, recipe.training.seed)
-        for note in data.notes:
-            self.say(note)
         other = recipe.model.tokenizer
         tokenizer_location = locate(other, "main", self.hub, "model.tokenizer") if other else None
+        template = template_in((tokenizer_location or self.location).folder, recipe.data.template)
+        cache = Cache.of_user(recipe.speed.cache)
+        preparation = Preparation(recipe.data, recipe.training.seed, cache, template, self.say)
+        data = preparation.data()
+        for note in data.notes:
+            self.say(note)
+        self.identity = self._identify(data, compute)
+        self.checkpoint = choose_checkpoint(self.resume, self.folder, self.identity, 1, self.say)
         base = load_base(
-            recipe.model, self.location, compute, tokenizer_location=tokenizer_location, seed=recipe.training.seed
+            recipe.model,
+            self.location,
+            compute,
+            tokenizer_location=tokenizer_location,
+            stop=data.template.stop,
+            seed=recipe.training.seed,
         )
         self.say(f"{recipe.model.base} on {compute.device} ({compute.device_name}), {compute.precision}")
         if recipe.method.kind == "lora":
             resolve_targets(base.model, base.model_type, recipe.method.targets)
-        train = self._tokens("train", data.train, base)
-        validation = self._tokens("validation", data.validation, base) if data.validation else []
-        self._begin_folder()
+        train = self._tokens(preparation, "train", data.train, base)
+        validation = self._tokens(preparation, "validation", data.validation, base) if data.validation else []
+        self._note(stop_warning(train, base.tokenizer.eos_token_id))
+        # Only now, with everything checked, does an earlier unfinished run give way.
+        self.checkpoint = begin(self.folder, recipe_yaml(recipe), self.checkpoint, self.say)
         return data, base, train, validation
 
-    def _begin_folder(self) -> None:
-        """Only now, with everything checked, does an earlier run's folder give way."""
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        (self.folder / "recipe.yaml").write_text(recipe_yaml(self.recipe), encoding="utf-8")
+    def _identify(self, data: InstructionData, compute: Compute) -> RunIdentity:
+        recipe = self.recipe
+        return RunIdentity(
+            recipe=recipe_values(recipe),
+            base_fingerprint=weight_fingerprint(self.location) if recipe.model.init == "pretrained" else "",
+            data_fingerprint=data.fingerprint,
+            environment={**library_versions(), "device": compute.device_name, "precision": compute.precision},
+        )
 
-    def _tokens(self, split: str, rows: list[PromptCompletion], base: Base) -> list[Tokens]:
-        section = self.recipe.data
-        tokens, report = model_rows(rows, base.tokenizer, section)
-        self.length_notes.append(_lengths_line(split, report, len(tokens)))
-        self.say(self.length_notes[-1])
+    def _note(self, note: str) -> None:
+        """Said now, and again in the report."""
+        if note:
+            self.length_notes.append(note)
+            self.say(note)
+
+    def _tokens(
+        self, preparation: Preparation, split: str, rows: Sequence[PromptCompletion], base: Base
+    ) -> Sequence[Tokens]:
+        tokens, report = preparation.rows(split, rows, base.tokenizer)
+        self._note(_lengths_line(split, report, len(tokens)))
         return tokens
 
     def _learn(
@@ -159,10 +232,12 @@ class Run:
         base: Base,
         trainable: Trainable,
         data: InstructionData,
-        train: list[Tokens],
-        validation: list[Tokens],
+        train: Sequence[Tokens],
+        validation: Sequence[Tokens],
     ) -> Learned:
-        writer = MetricsWriter(self.folder / "metrics.jsonl")
+        resumed = self.checkpoint
+        written = (resumed.folder / METRICS).read_text(encoding="utf-8") if resumed else ""
+        writer = MetricsWriter(self.folder / METRICS, written, resumed.manifest.seconds if resumed else 0.0)
         samples = self._samples(base, trainable, data, writer)
         trainer = build_trainer(
             self.recipe,
@@ -172,13 +247,20 @@ class Run:
             validation,
             folder=self.folder,
             callbacks=[writer, ProgressLine(self.say, self.live), samples],
+            say=self.say,
+            saving=Saving(
+                identity=self.identity,
+                every=self.recipe.training.save_every,
+                resumed=resumed,
+                stop_requested=self.signals.requested,
+                on_stopped=self.signals.saved,
+                resume_hint=self.signals.hint,
+            ),
         )
-        began = time.monotonic()
-        outcome = trainer.train()
-        seconds = time.monotonic() - began
+        learned = trainer.learn()
         samples.take(trainer.state)
         trainer.release_model()
-        return Learned(trainer.state.global_step, seconds, float(outcome.training_loss))
+        return learned
 
     def _samples(self, base: Base, trainable: Trainable, data: InstructionData, writer: MetricsWriter) -> Samples:
         section = self.recipe.samples
@@ -187,12 +269,12 @@ class Run:
             rows = [(text, data.template.prompt(text)) for text in section.instructions]
         options = GenerationSection(max_new_tokens=section.max_new_tokens)
 
-        def answer(prompts: list[str]) -> list[str]:
+        def answer(prompts: list[str]) -> list[tuple[str, bool]]:
             done = complete(
                 trainable.model, base.tokenizer, prompts, options,
                 positions=base.positions, device=base.compute.torch_device,
             )  # fmt: skip
-            return [generation.completion for generation in done]
+            return [(generation.completion, generation.stopped) for generation in done]
 
         return Samples(dict(rows), answer, section.every, writer, self.say)
 
@@ -217,8 +299,7 @@ class Run:
         )
 
     def _seal(self, manifest: AdapterManifest, result: TrainResult, data: InstructionData) -> None:
-        """Card, report and, last of all, the manifest; checkpoints served `keep_best` and are done with."""
-        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        """Card, report and, last of all, the manifest, once everything else is on the disk."""
         metrics = {
             **{name: list(pair) for name, pair in result.scores.items()},
             "scored_on": result.scored_on,
@@ -232,6 +313,7 @@ class Run:
         (self.folder / "README.md").write_text(text, encoding="utf-8")
         report = self._report(manifest, result, data)
         (self.folder / "report.html").write_text(report, encoding="utf-8")
+        sync_tree(self.folder)
         write_manifest(self.folder, manifest.model_copy(update={"files": stamp_files(self.folder)}))
 
     def _report(self, manifest: AdapterManifest, result: TrainResult, data: InstructionData) -> str:
@@ -254,6 +336,17 @@ class Run:
                 environment=[(name, str(value)) for name, value in environment.items()],
             )
         )
+
+
+def _runs_on(tuned: Scores | None) -> str:
+    if tuned is None or tuned.stop_share is None or tuned.stop_probability is None:
+        return ""  # nothing measured, or whole texts
+    if tuned.stop_probability >= LEAST_STOP_PROBABILITY:
+        return ""
+    return (
+        f"warning: the tuned model has not learned to stop: P(stop) is {tuned.stop_probability:.2f} where completions "
+        "end. Train longer or at a higher learning rate, and see that the training rows are not cut."
+    )
 
 
 def _answers(base: Scores | None, tuned: Scores | None) -> tuple[Answer, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft_instruct.data.prepare import read_instruction_data, read_source
-from peft_instruct.data.sources import STARTER, is_hub_id
-from peft_instruct.data.templates import Template
+from peft_instruct.data.cache import Cache
+from peft_instruct.data.prepare import read_source
+from peft_instruct.data.prepared import Preparation
+from peft_instruct.data.sources import STARTER, files_of, is_hub_id
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import AdapterError, DatasetError
 from peft_instruct.recipe import Recipe, load_recipe
-from peft_instruct.recipe.schema import CustomTemplate, DataSection
+from peft_instruct.recipe.schema import DataSection
 
 if TYPE_CHECKING:  # it imports torch
     from peft_instruct.adapter.manifest import AdapterManifest
@@ -39,36 +40,37 @@ def held_out_rows(
         DatasetError: no held-out rows, or the split cannot be made again.
     """
     if data is not None:
-        found, _, notes = read_source(data, _section_of(data, recipe, manifest.prompt_template()))
+        found, _, notes = read_source(data, _section_of(data, recipe), manifest.prompt_template())
         return data, found, notes
     assert recipe is not None  # recipe_of
-    for source in (recipe.data.train, recipe.data.validation, recipe.data.test):
-        if source and not is_hub_id(source) and not source.startswith(STARTER) and not Path(source).exists():
+    learned_from = recipe.data.train_name()
+    for source in recipe.data.all_names():
+        if not is_hub_id(source) and not source.startswith(STARTER) and not files_of(source):
             raise DatasetError(
                 f"{source}: not found from {Path.cwd().name}/; recipe.yaml names it as seen from where `train` ran. "
                 "Run there, or use --data FILE."
             )
-    split = read_instruction_data(recipe.data, recipe.training.seed)
+    cache = Cache.of_user(recipe.speed.cache)
+    split = Preparation(recipe.data, recipe.training.seed, cache, manifest.prompt_template()).data()
     name, found = ("test", split.test) if split.test else ("validation", split.validation)
     if not found:
-        raise DatasetError(f"{recipe.data.train}: the recipe holds no test or validation rows out. Use --data FILE.")
+        raise DatasetError(f"{learned_from}: the recipe holds no test or validation rows out. Use --data FILE.")
     given = recipe.data.test if name == "test" else recipe.data.validation
     notes = list(split.notes)
     if split.fingerprint != manifest.data_fingerprint:
         if not given:
             raise DatasetError(
-                f"{recipe.data.train}: not the rows of the training any more (their fingerprint differs), so the held-"
+                f"{learned_from}: not the rows of the training any more (their fingerprint differs), so the held-"
                 "out rows of then cannot be told from the learned ones. Restore the file, or use --data FILE."
             )
-        notes.append(f"{recipe.data.train}: not the rows of the training any more; {given} is measured on all the same")
-    return given or f"the {name} rows split off {recipe.data.train}", found, notes
+        notes.append(f"{learned_from}: not the rows of the training any more; {given} is measured on all the same")
+    return given or f"the {name} rows split off {learned_from}", found, notes
 
 
-def _section_of(data: str, recipe: Recipe | None, template: Template) -> DataSection:
-    """How another file is read: the adapter's template whatever the recipe says, the recipe's column names."""
-    rendered = CustomTemplate(prompt=template.with_input, prompt_without_input=template.without_input)
+def _section_of(data: str, recipe: Recipe | None) -> DataSection:
+    """How another file is read: by the recipe's column names, and as whole text where that was learned."""
     if recipe is None:
-        return DataSection(train=data, template=rendered)
+        return DataSection(train=data)
     form = "text" if recipe.data.format == "text" else "auto"
-    revision = recipe.data.revision if data == recipe.data.train else "main"
-    return recipe.data.model_copy(update={"train": data, "template": rendered, "format": form, "revision": revision})
+    revision = recipe.data.revision if data in recipe.data.all_names() else "main"
+    return recipe.data.model_copy(update={"train": data, "format": form, "revision": revision})

@@ -57,7 +57,9 @@ class Scores:
     Attributes:
         loss: mean negative log-likelihood per completion token, stop token included, in nats.
         token_accuracy: share of those tokens that were the model's first choice.
-        num_rows: rows that the three above were measured on.
+        stop_probability: mean probability of the stop token where a completion ends; None where the length limit has
+            cut the ends of all.
+        num_rows: rows that the above were measured on.
         num_tokens: completion tokens that they were measured on.
         num_truncated: rows of which the length limit cut something; still measured.
         num_dropped: rows that the length limit left out.
@@ -71,6 +73,7 @@ class Scores:
     loss: float
     perplexity: float
     token_accuracy: float
+    stop_probability: float | None
     num_rows: int
     num_tokens: int
     num_truncated: int
@@ -114,7 +117,14 @@ def evaluate_rows(
         ModelError: the loss is not a number.
     """
     tokens, lengths = tokenize(rows, tokenizer, max_length=max_length, overlong=overlong)
-    scored = score(model, tokens, pad_id=tokenizer.pad_token_id, device=device, batch_size=batch_size)
+    scored = score(
+        model,
+        tokens,
+        pad_id=tokenizer.pad_token_id,
+        stop_id=tokenizer.eos_token_id,
+        device=device,
+        batch_size=batch_size,
+    )
     if not math.isfinite(scored.loss):
         raise ModelError(f"evaluate: the loss is {scored.loss}: the model's weights hold NaN or infinity. Train again.")
     attempts = _attempts(evenly([row for row in rows if row.prompt], generate_rows), complete)
@@ -122,6 +132,7 @@ def evaluate_rows(
         loss=scored.loss,
         perplexity=scored.perplexity,
         token_accuracy=scored.token_accuracy,
+        stop_probability=scored.stop_probability,
         num_rows=len(tokens),
         num_tokens=scored.num_tokens,
         num_truncated=len(set(lengths.truncated) | set(lengths.stopless)),

@@ -20,7 +20,6 @@ OPTIMIZERS = {
     "sgd": "sgd",
     "muon": "adamw_torch_fused",  # for the part that is not Muon's; see CompletionTrainer.create_optimizer
 }
-CHECKPOINTS_KEPT = 2
 
 
 def sft_arguments(recipe: Recipe, compute: Compute, checkpoints: Path, *, has_validation: bool) -> SFTConfig:
@@ -33,8 +32,6 @@ def sft_arguments(recipe: Recipe, compute: Compute, checkpoints: Path, *, has_va
     training = recipe.training
     keeps_best = has_validation and (training.keep_best or training.early_stopping is not None)
     evaluate_every = training.evaluate_every if has_validation else "never"
-    # The best weights are found among the checkpoints, so each evaluation needs one.
-    save_every = evaluate_every if keeps_best else training.save_every
     return SFTConfig(
         output_dir=str(checkpoints),
         # What is learned, how fast
@@ -98,9 +95,11 @@ def sft_arguments(recipe: Recipe, compute: Compute, checkpoints: Path, *, has_va
         eval_steps=evaluate_every if isinstance(evaluate_every, int) else None,
         eval_on_start=False,
         per_device_eval_batch_size=training.batch_size,
-        save_strategy=_strategy(save_every),
-        save_steps=save_every if isinstance(save_every, int) else 500,
-        save_total_limit=CHECKPOINTS_KEPT,
+        # The best weights are found among the checkpoints, so each evaluation needs one. When else a checkpoint is
+        # written, and which go, is decided in keeping.py and checkpoints.py.
+        save_strategy=_strategy(evaluate_every) if keeps_best else "no",
+        save_steps=evaluate_every if keeps_best and isinstance(evaluate_every, int) else 500,
+        save_total_limit=None,
         save_only_model=False,
         load_best_model_at_end=keeps_best,
         metric_for_best_model="eval_loss" if keeps_best else None,

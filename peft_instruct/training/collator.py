@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from peft_instruct.data.table import TokenTable
 from peft_instruct.data.types import IGNORED_LABEL, Tokens
+
+PADDED_TO = 8
+"""Few lengths of batches: oneDNN compiles, and keeps, a kernel for every shape that it meets, and the tensor cores of
+GPUs like multiples of 8."""
 
 
 @dataclass
@@ -30,17 +37,23 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
             ids, labels, prompt_length = example["input_ids"], example["labels"], example["prompt_length"]
             if any(label != IGNORED_LABEL for label in labels[:prompt_length]):
                 raise ValueError("a prompt token has a label")
-            if len(ids) == prompt_length or labels[prompt_length:] != ids[prompt_length:]:
+            # Between two answers of a conversation stands what the user said, which is not learned either.
+            learned = zip(ids[prompt_length:], labels[prompt_length:], strict=True)
+            if labels[prompt_length:][:1] in ([], [IGNORED_LABEL]) or any(
+                label not in (token, IGNORED_LABEL) for token, label in learned
+            ):
                 raise ValueError("the labels of the completion are not its ids")
         return super().torch_call(examples)
 
 
 def as_dataset(rows: Sequence[Tokens]) -> Dataset:
-    """Rows in the form that SFTTrainer takes without preparing them again; held in memory."""
-    return Dataset.from_dict(
-        {
-            "input_ids": [list(row.input_ids) for row in rows],
-            "labels": [list(row.labels) for row in rows],
-            "prompt_length": [row.prompt_length for row in rows],
-        }
-    )
+    """Rows in the form that SFTTrainer takes without preparing them again."""
+    table = TokenTable.of(rows)
+    offsets = pa.array(table.offsets, type=pa.int32())
+    columns = {
+        "input_ids": pa.ListArray.from_arrays(offsets, pa.array(table.ids)),
+        "labels": pa.ListArray.from_arrays(offsets, pa.array(table.labels)),
+        "prompt_length": pa.array(table.prompt_lengths),
+    }
+    # datasets would find a fingerprint of its own by pickling the rows.
+    return Dataset(pa.table(columns), fingerprint=hashlib.sha256(table.ids.tobytes()).hexdigest()[:16])

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_instruct.errors import PeftInstructError
+from peft_instruct.secrets import hide_in
 
 Say = Callable[[str], None]
 
@@ -24,22 +24,25 @@ METRIC_NAMES = {
     "num_tokens": "num_tokens",
     "eval_loss": "validation_loss",
     "eval_token_accuracy": "validation_token_accuracy",
+    "eval_stop_probability": "validation_stop_probability",
 }
 
 
 class MetricsWriter(TrainerCallback):
-    """Appends one JSON line per log to metrics.jsonl, and stops a run that has diverged."""
+    """Appends one JSON line per log to metrics.jsonl."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, written: str = "", seconds: float = 0.0) -> None:
+        """`written` and `seconds` are of the run that this one goes on from."""
         self.path = path
-        self.start = time.monotonic()
+        self.seconds_before = seconds
+        self.start = time.monotonic() - seconds
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
+        path.write_text(written, encoding="utf-8")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.start = time.monotonic()
+        self.start = time.monotonic() - self.seconds_before
 
     def on_log(
         self,
@@ -49,26 +52,17 @@ class MetricsWriter(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Raises PeftInstructError when the loss is no longer a number."""
         metrics = {ours: logs[theirs] for theirs, ours in METRIC_NAMES.items() if logs and theirs in logs}
         if not state.is_world_process_zero or not ({"loss", "validation_loss"} & set(metrics)):
             return
         self.append({"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **metrics})
-        # The loss scale of fp16 overflows now and then: that step is skipped, and the scale halved.
-        for name in ("loss", "validation_loss", *(() if args.fp16 else ("gradient_norm",))):
-            if not math.isfinite(metrics.get(name, 0.0)):
-                raise PeftInstructError(
-                    f"training: the {name.replace('_', ' ')} is {metrics[name]} at step {state.global_step}: the run "
-                    f"has diverged (learning rate {state_learning_rate(state, metrics):.1e}). "
-                    "Lower training.learning_rate, or lengthen training.warmup."
-                )
 
     def append(self, record: dict[str, Any]) -> None:
-        """One line; floats that JSON does not know become null."""
+        """One line without secrets; floats that JSON does not know become null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         clean["seconds"] = round(time.monotonic() - self.start, 3)
         with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(clean, ensure_ascii=False) + "\n")
+            out.write(json.dumps(hide_in(clean), ensure_ascii=False) + "\n")
 
 
 class ProgressLine(TrainerCallback):
@@ -78,11 +72,17 @@ class ProgressLine(TrainerCallback):
         self.say = say
         self.live = live
         self.start = 0.0
+        self.first_step = 0
+        self.first_token: float = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.start = time.monotonic()
+        # Speed is of this process: what a run before it has done took its own time.
+        self.first_step = state.global_step
+        logged = [log["num_tokens"] for log in state.log_history if "num_tokens" in log]
+        self.first_token = logged[-1] if logged else 0
 
     def on_log(
         self,
@@ -97,16 +97,17 @@ class ProgressLine(TrainerCallback):
         if "eval_loss" in logs:
             loss = logs["eval_loss"]
             perplexity = math.exp(min(loss, 700))
-            self.say(f"step {state.global_step}: validation loss {loss:.4f}, perplexity {perplexity:.2f}")
+            stops = f", P(stop) {logs['eval_stop_probability']:.2f}" if "eval_stop_probability" in logs else ""
+            self.say(f"step {state.global_step}: validation loss {loss:.4f}, perplexity {perplexity:.2f}{stops}")
         elif "loss" in logs:
             (self.live or self.say)(self._line(state, logs))
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         seconds = time.monotonic() - self.start
-        left = seconds / max(state.global_step, 1) * (state.max_steps - state.global_step)
+        left = seconds / max(state.global_step - self.first_step, 1) * (state.max_steps - state.global_step)
         return (
             f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}  "
-            f"{logs.get('num_tokens', 0) / max(seconds, 1e-9):,.0f} tok/s  {_clock(left)} left"
+            f"{(logs.get('num_tokens', 0) - self.first_token) / max(seconds, 1e-9):,.0f} tok/s  {_clock(left)} left"
         )
 
 
@@ -116,12 +117,12 @@ class Samples(TrainerCallback):
     def __init__(
         self,
         prompts: dict[str, str],
-        answer: Callable[[list[str]], list[str]],
+        answer: Callable[[list[str]], list[tuple[str, bool]]],
         every: int | str,
         writer: MetricsWriter,
         say: Say,
     ) -> None:
-        """`prompts` maps what a person reads (the instruction) to what the model gets."""
+        """`prompts` maps what a person reads to what the model gets; `answer` also says whether each one stopped."""
         self.prompts, self.answer, self.every, self.writer, self.say = prompts, answer, every, writer, say
         self.last_step = -1
 
@@ -140,15 +141,12 @@ class Samples(TrainerCallback):
             return
         self.last_step = state.global_step
         answers = self.answer(list(self.prompts.values()))
-        samples = dict(zip(self.prompts, answers, strict=True))
-        self.writer.append({"step": state.global_step, "samples": samples})
+        samples = {asked: completion for asked, (completion, _) in zip(self.prompts, answers, strict=True)}
+        num_stopped = sum(stopped for _, stopped in answers)
+        self.writer.append({"step": state.global_step, "samples": samples, "stop_share": num_stopped / len(answers)})
         for instruction, completion in samples.items():
             self.say(f"  {shorten(instruction)} -> {shorten(completion)}")
-
-
-def state_learning_rate(state: TrainerState, metrics: dict[str, Any]) -> float:
-    rates = [log["learning_rate"] for log in state.log_history if "learning_rate" in log]
-    return float(metrics.get("learning_rate", rates[-1] if rates else 0.0))
+        self.say(f"  {num_stopped} of {len(answers)} stopped by themselves")
 
 
 def shorten(text: str, width: int = 100) -> str:

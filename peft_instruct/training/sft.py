@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
+from peft_instruct.data.table import TokenTable
 from peft_instruct.data.types import Tokens
 from peft_instruct.errors import UnavailableError
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.model.base import Base
 from peft_instruct.recipe.schema import Recipe
 from peft_instruct.training.arguments import sft_arguments
-from peft_instruct.training.collator import CompletionOnlyCollator, as_dataset
+from peft_instruct.training.checkpoints import CHECKPOINTS
+from peft_instruct.training.collator import PADDED_TO, CompletionOnlyCollator, as_dataset
+from peft_instruct.training.keeping import Checkpoints
+from peft_instruct.training.resumable import Saving
 from peft_instruct.training.trainer import CompletionTrainer
-
-CHECKPOINTS = "checkpoints"
 
 
 def build_trainer(
@@ -28,8 +30,13 @@ def build_trainer(
     *,
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], None] = lambda line: None,
+    saving: Saving | None = None,
 ) -> CompletionTrainer:
-    """A trainer that is ready to `.train()`; its checkpoints go to `folder/checkpoints`.
+    """A trainer that is ready to `.learn()`; its checkpoints go to `folder/checkpoints`.
+
+    Args:
+        saving: when to save and what to go on from; by default from the start, and as the recipe says.
 
     Raises:
         UnavailableError: several GPUs in one process, which TRL does not train on.
@@ -50,10 +57,16 @@ def build_trainer(
         # The rows that `evaluate` reads are below; the Trainer only asks whether there are any.
         eval_dataset=as_dataset(validation[:1]) if validation else None,
         processing_class=base.tokenizer,
-        data_collator=CompletionOnlyCollator(pad_token_id=base.tokenizer.pad_token_id),
+        data_collator=CompletionOnlyCollator(pad_token_id=base.tokenizer.pad_token_id, pad_to_multiple_of=PADDED_TO),
         callbacks=extra,
+        speed=recipe.speed,
+        train_lengths=TokenTable.of(train).lengths.tolist(),
     )
-    trainer.validation_rows = validation
+    trainer.train_rows, trainer.validation_rows = train, validation
+    trainer.splits_batches = recipe.training.micro_batch == "auto"
+    trainer.say = say
     trainer.uses_muon = recipe.training.optimizer == "muon"
     trainer.remove_callback(PrinterCallback)
+    trainer.saving = saving or Saving(every=recipe.training.save_every)
+    trainer.add_callback(Checkpoints(trainer, trainer.saving))
     return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +11,24 @@ from transformers import TrainerControl
 from trl import SFTTrainer
 
 from peft_instruct.data.types import Tokens
+from peft_instruct.errors import PeftInstructError
 from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.scoring import TokenScores, score
+from peft_instruct.recipe.schema import SpeedSection
 from peft_instruct.training.completion_head import score_learned_positions
+from peft_instruct.training.guarded import MOST_ROWS_NAMED, GuardedTrainer
 from peft_instruct.training.muon import MuonAndAdamW
+from peft_instruct.training.sampler import LengthBucketSampler
 
 
-class CompletionTrainer(SFTTrainer):
+class CompletionTrainer(GuardedTrainer):
     """TRL's trainer; see `evaluate` for the one figure that is computed otherwise."""
 
     validation_rows: Sequence[Tokens] = ()
     uses_muon = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, speed: SpeedSection, train_lengths: Sequence[int], **kwargs: Any) -> None:
+        self.speed, self.train_lengths = speed, train_lengths
         super().__init__(*args, **kwargs)
         model: Any = self.model
         for weights in model.parameters():
@@ -30,7 +36,15 @@ class CompletionTrainer(SFTTrainer):
             # learns stays in fp32 here, and reads back from disk as it was.
             if weights.requires_grad:
                 weights.data = weights.data.float()
-        score_learned_positions(model.get_base_model() if has_adapter(model) else model)
+        score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if not self.speed.length_buckets:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return LengthBucketSampler(
+            self.train_lengths, batch * self.args.world_size, seed=self.args.data_seed or self.args.seed
+        )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.uses_muon and self.optimizer is None:  # type: ignore[has-type]
@@ -46,20 +60,34 @@ class CompletionTrainer(SFTTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Token-weighted loss over all validation rows, whatever the batch size and the number of processes."""
+        """Token-weighted loss over all validation rows, whatever the batch size and the number of processes.
+
+        Raises:
+            PeftInstructError: it is not finite.
+        """
         with self.compute_loss_context_manager():
             mine = score(
                 self.model,
                 self.validation_rows[self.args.process_index :: self.args.world_size],
                 pad_id=self.processing_class.pad_token_id,
+                stop_id=self.processing_class.eos_token_id,
                 device=self.args.device,
                 batch_size=self.args.per_device_eval_batch_size,
             )
         total = self._sum_over_processes(mine)
+        if not math.isfinite(total.loss):
+            bad = ", ".join(row.origin for row in self.rows_not_finite(self.validation_rows)[:MOST_ROWS_NAMED])
+            raise PeftInstructError(
+                f"training: the validation loss is {total.loss} at step {self.state.global_step}: the run has diverged."
+                f" Rows: {bad or 'none of the first alone'}. {self._way_back()} Lower training.learning_rate, lengthen "
+                "training.warmup, or look at these rows."
+            )
         metrics = {
             f"{metric_key_prefix}_loss": total.loss,
             f"{metric_key_prefix}_token_accuracy": total.token_accuracy,
         }
+        if total.stop_probability is not None:
+            metrics[f"{metric_key_prefix}_stop_probability"] = total.stop_probability
         # Not SFTTrainer's own `log`: it would add the training tokens' accuracy to this record and begin a new window.
         super(SFTTrainer, self).log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -68,9 +96,11 @@ class CompletionTrainer(SFTTrainer):
     def _sum_over_processes(self, mine: TokenScores) -> TokenScores:
         if self.args.world_size == 1:
             return mine
-        sums = torch.tensor([mine.nats, mine.num_tokens, mine.num_correct], device=self.args.device)
-        nats, num_tokens, num_correct = self.accelerator.reduce(sums, reduction="sum").tolist()
-        return TokenScores(nats, int(num_tokens), int(num_correct))
+        sums = torch.tensor(
+            [mine.nats, mine.num_tokens, mine.num_correct, mine.num_stops, mine.stop_mass], device=self.args.device
+        )
+        nats, num_tokens, num_correct, num_stops, stop_mass = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return TokenScores(nats, int(num_tokens), int(num_correct), int(num_stops), stop_mass)
 
     def release_model(self) -> None:
         """Take TRL's, accelerate's and our own forward off the model: what is proven later is the plain model.

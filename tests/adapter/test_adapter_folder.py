@@ -18,7 +18,10 @@ from peft_instruct.adapter.manifest import MANIFEST, AdapterManifest, stamp_file
 from peft_instruct.adapter.proofs import compare, probe_inputs, probe_logits, prove_reload
 from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError, PeftInstructError
+from peft_instruct.model.base import load_base
 from peft_instruct.model.device import choose_compute
+from peft_instruct.model.location import locate
+from peft_instruct.recipe.schema import ModelSection
 
 OFFLINE = HubState(False)
 WEIGHTS = "adapter_model.safetensors"
@@ -61,11 +64,11 @@ def test_a_finished_folder_opens_and_answers_as_it_did_in_training(tiny_adapter_
 
 
 def test_a_disabled_adapter_is_the_base_bit_for_bit(tiny_adapter_folder: Path, tiny_base_folder: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    tuned = load_tuned(open_adapter(tiny_adapter_folder), choose_compute("cpu", "fp32"), OFFLINE)
+    compute = choose_compute("cpu", "fp32")
+    tuned = load_tuned(open_adapter(tiny_adapter_folder), compute, OFFLINE)
     inputs = probe_inputs(tuned.tokenizer, tuned.template, 64)
-    plain = AutoModelForCausalLM.from_pretrained(str(tiny_base_folder), dtype=torch.float32)
+    section = ModelSection(base=str(tiny_base_folder))
+    plain = load_base(section, locate(section.base, "main", OFFLINE), compute).model
     with tuned.untuned() as model:
         untuned = probe_logits(model, inputs, torch.device("cpu"))
     expected = probe_logits(plain, inputs, torch.device("cpu"))

@@ -116,6 +116,8 @@ def test_the_share_that_stops_and_matches_is_known_for_a_rigged_model(base: Base
     scores = measure(model, tokenizer, rows, completed, generate_rows=100)
     assert scores.num_completed == 5
     assert scores.stop_share == 3 / 5
+    # The stop token follows `d` in the chain and has one logit more than the others; nothing else ends where it should.
+    assert scores.stop_probability is not None and 0 < scores.stop_probability < 1
     assert scores.exact_match == 4 / 5
     assert {match.group: (match.num_rows, match.exact_match) for match in scores.groups} == {
         "stops": (3, 2 / 3),

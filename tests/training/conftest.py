@@ -34,7 +34,7 @@ def make_trainer(tiny_recipe: Path, tmp_path: Path) -> MakeTrainer:
         data = read_instruction_data(recipe.data, recipe.training.seed)
         train, _ = tokenize(data.train, base.tokenizer, max_length=recipe.data.max_length)
         validation, _ = tokenize(data.validation, base.tokenizer, max_length=recipe.data.max_length)
-        trainable = make_trainable(base, recipe.method, recipe.training.seed)
+        trainable = make_trainable(base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
         return build_trainer(recipe, base, trainable, train, validation, folder=folder, callbacks=callbacks)
 
     return make

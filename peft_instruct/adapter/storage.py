@@ -1,0 +1,99 @@
+"""Files that must outlive a crash: hashed, flushed to the disk, and declared whole by a manifest written last."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+MANIFEST = "manifest.json"
+LOCK = "run.lock"
+_UNSEALED = '"seal": ""'
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileStamp(Record):
+    sha256: str
+    num_bytes: int
+
+
+def stamp(path: Path) -> FileStamp:
+    return FileStamp(sha256=sha256(path), num_bytes=path.stat().st_size)
+
+
+def damage(folder: Path, files: Mapping[str, FileStamp]) -> list[str]:
+    """One problem for each file that is not as its stamp says; empty when all are."""
+    problems = []
+    for name, expected in files.items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            problems.append(f"{name}: outside the folder.")
+        elif not file.is_file():
+            problems.append(f"{name}: missing.")
+        elif file.stat().st_size != expected.num_bytes:
+            problems.append(f"{name}: {file.stat().st_size} bytes. expected {expected.num_bytes}.")
+        elif sha256(file) != expected.sha256:
+            problems.append(f"{name}: its content was changed (SHA-256 differs).")
+    return problems
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def seal(text: str) -> str:
+    """A JSON text whose empty `seal` is filled with the SHA-256 of the rest, so that a changed byte of it is seen."""
+    if text.count(_UNSEALED) != 1:
+        raise ValueError("the text needs one empty seal")
+    return text.replace(_UNSEALED, f'"seal": "{hashlib.sha256(text.encode()).hexdigest()}"')
+
+
+def is_sealed(text: str, digest: str) -> bool:
+    """Whether `text` is what `seal` made, byte for byte."""
+    bare = text.replace(f'"seal": "{digest}"', _UNSEALED, 1)
+    return bool(digest) and hashlib.sha256(bare.encode()).hexdigest() == digest
+
+
+def write_last(path: Path, text: str) -> None:
+    """Write a file in one step and onto the disk: after a crash it is there whole, or as it was before."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Every file and folder beneath onto the disk, and the folder itself."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in a folder onto the disk, where the system knows such a thing."""
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

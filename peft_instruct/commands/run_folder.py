@@ -1,0 +1,153 @@
+"""Where a run happens: `<adapter>.run` beside the adapter's own folder, one writer at a time, renamed at the end.
+
+So `adapters/gpt2-lora` is either not there, or a finished adapter: an earlier one serves until the new one is proven.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from peft_instruct.adapter.storage import LOCK, MANIFEST, sync_folder
+from peft_instruct.errors import AdapterError, PeftInstructError
+from peft_instruct.recipe import Recipe
+
+Say = Callable[[str], None]
+OURS = frozenset({
+    MANIFEST, "recipe.yaml", "metrics.jsonl", "ledger.jsonl", "README.md", "report.html", "loss.svg", "checkpoints",
+    LOCK,
+    "config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
+})  # fmt: skip
+"""What a run writes into its folder, besides files that begin with one of the next."""
+WEIGHTS_AND_TOKENIZER = ("model", "adapter_", "tokenizer", "special_tokens", "added_tokens")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A claimed place.
+
+    Attributes:
+        final: where the adapter lands, and where an earlier one may be.
+        work: where the run writes until then.
+    """
+
+    final: Path
+    work: Path
+
+    @property
+    def replaced(self) -> Path:
+        return self.final.with_name(f"{self.final.name}.replaced")
+
+    def put_in_place(self) -> None:
+        """The finished folder under its own name, in two renames; only then does an earlier one go."""
+        if self.final.exists():
+            os.rename(self.final, self.replaced)
+        os.rename(self.work, self.final)
+        sync_folder(self.final.parent)
+        shutil.rmtree(self.replaced, ignore_errors=True)
+        (self.final / LOCK).unlink(missing_ok=True)
+        shutil.rmtree(self.final / "checkpoints", ignore_errors=True)
+
+    def recover(self) -> None:
+        """What a crash between the two renames left: the earlier adapter comes back."""
+        if self.replaced.is_dir() and not self.final.exists():
+            os.rename(self.replaced, self.final)
+        elif self.replaced.is_dir() and (self.final / MANIFEST).is_file():
+            shutil.rmtree(self.replaced, ignore_errors=True)
+
+
+@contextmanager
+def claimed(final: Path, recipe: Recipe, if_exists: str, say: Say) -> Iterator[RunFolder]:
+    """The folder of a run, held against every other process until the block ends.
+
+    Raises:
+        AdapterError: it holds a finished adapter that may not be replaced, anything that no run of ours wrote, or
+            what this run reads; or it cannot be written.
+        PeftInstructError: another process writes there.
+    """
+    _check_place(final)
+    folder = RunFolder(final, final.with_name(f"{final.name}.run"))
+    lock = FileLock(folder.work / LOCK)
+    try:
+        folder.work.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        _take(folder.work / LOCK, say)
+    except Timeout as error:
+        raise PeftInstructError(
+            f"{folder.work}: run.lock is held by {_holder(folder.work / LOCK)}. one run writes a folder at a time. "
+            "Wait for it, stop it, or name another folder with --out."
+        ) from error
+    except OSError as error:
+        raise AdapterError(f"{folder.work}: cannot be written ({_why(folder.work, error)}). Name another folder with "
+                           "--out.") from error  # fmt: skip
+    try:
+        folder.recover()
+        _check_content(folder, recipe, if_exists)
+        yield folder
+    finally:
+        # Unlinked while it is held: who waits for it sees that it is gone. A run that left nothing leaves no folder.
+        with suppress(OSError):
+            (folder.work / LOCK).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            folder.work.rmdir()
+
+
+def _check_place(final: Path) -> None:
+    if final.is_symlink() or (final.exists() and not final.is_dir()) or Path.cwd().is_relative_to(final.resolve()):
+        raise AdapterError(f"{final}: is a file, a link or the working folder. Name a folder of its own with --out.")
+    if os.path.ismount(final):
+        raise AdapterError(f"{final}: is a mount point, which cannot be renamed. Name a folder in it with --out.")
+
+
+def _check_content(folder: RunFolder, recipe: Recipe, if_exists: str) -> None:
+    for place in (folder.final, folder.work):
+        found = {path.name for path in place.iterdir()} if place.is_dir() else set()
+        if place == folder.work:
+            # Half-written files that a crash left are hidden; `begin` takes them away.
+            found = {name for name in found if not name.startswith(".")} - {LOCK}
+        foreign = sorted(name for name in found if name not in OURS and not name.startswith(WEIGHTS_AND_TOKENIZER))
+        if foreign or (found and "recipe.yaml" not in found):
+            named = ", ".join(foreign[:3]) or "no recipe.yaml"
+            raise AdapterError(f"{place}: holds what no run wrote ({named}). Name another folder with --out.")
+        for key, read in (("model.base", recipe.model.base), *(("data", name) for name in recipe.data.all_names())):
+            if found and Path(read).exists() and Path(read).resolve().is_relative_to(place.resolve()):
+                raise AdapterError(f"{place}: {key} is in it and would be lost. Name another folder with --out.")
+    if if_exists == "refuse" and folder.final.is_dir() and any(folder.final.iterdir()):
+        what = "a finished adapter" if (folder.final / MANIFEST).is_file() else "an unfinished run"
+        raise AdapterError(
+            f"{folder.final}: holds {what}; nothing was trained. Replace it with --if-exists replace, or name another "
+            "folder with --out."
+        )
+
+
+def _take(lock: Path, say: Say) -> None:
+    """Write this process into the lock that it holds; a name in it is of one that was killed."""
+    if lock.stat().st_size:
+        say(f"{lock.parent}: took over the lock of {_holder(lock)}, which ended without releasing it")
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}) + "\n")
+
+
+def _holder(lock: Path) -> str:
+    try:
+        holder = json.loads(lock.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _why(folder: Path, error: OSError) -> str:
+    """The error, and who may write in the nearest folder that is there."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
+    status = there.stat()
+    return f"{error.strerror}; {there} has mode {status.st_mode & 0o777:o} and owner {status.st_uid}"

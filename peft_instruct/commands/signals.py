@@ -1,0 +1,83 @@
+"""SIGINT and SIGTERM: leave at once where nothing can be lost, else after the step is done and saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+from peft_instruct.errors import Stopped
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """A context in which the two signals end a run in order; the handlers before it come back after it.
+
+    The first one raises Stopped, or only asks within `postponed`. A SIGINT after it ends the process at once: what the
+    last checkpoint holds is safe. SIGHUP is ignored: a run outlives its terminal.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+        self.received: int | None = None
+        self.saved_step: int | None = None
+        self._is_postponed = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        # Only the main thread may; in another one (a notebook's, a server's) signals are its owner's matter.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in HANDLED}
+            if hasattr(signal, "SIGHUP"):
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def requested(self) -> bool:
+        return self.received is not None
+
+    @contextmanager
+    def postponed(self, *, then_leave: bool = True) -> Iterator[None]:
+        """A block that a first signal does not break off.
+
+        Args:
+            then_leave: leave when it is done; false where nothing is left to do but to show the result.
+        """
+        self._is_postponed = True
+        try:
+            yield
+        finally:
+            self._is_postponed = False
+        if then_leave and self.requested():
+            self.leave()
+
+    def saved(self, step: int) -> None:
+        """The run has saved at `step`, because a signal asked for it."""
+        self.saved_step = step
+        self.leave()
+
+    def leave(self) -> NoReturn:
+        number = signal.Signals(self.received or signal.SIGTERM)
+        done = "stopped" if self.saved_step is None else f"saved checkpoint-{self.saved_step}"
+        raise Stopped(f"{number.name}: {done}. Go on with: {self.hint}", 128 + number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested():
+            if number == signal.SIGINT:
+                os._exit(128 + number)
+            return
+        self.received = number
+        if not self._is_postponed:
+            self.leave()
+        name = signal.Signals(number).name
+        # Not through `say`: the handler may have interrupted a line that is being written. The terminal may be gone.
+        with suppress(OSError):
+            os.write(2, f"\n{name}: finishing the step, then saving; Ctrl-C now leaves at once\n".encode())

@@ -1,0 +1,126 @@
+"""The row ledger: what each training row cost the model before and after, and which rows that makes suspect.
+
+It holds places and figures, no text of the rows: an adapter folder is handed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from peft_instruct.data.types import Tokens
+from peft_instruct.errors import AdapterError
+
+if TYPE_CHECKING:  # it imports torch
+    from peft_instruct.model.scoring import RowScores
+
+LEDGER = "ledger.jsonl"
+LEAST_RISE = 0.05
+"""Nats per token by which the loss of a row that got worse has risen."""
+LEAST_FALL = 0.25
+"""Share of the median fall below which a row counts as never learned."""
+OUTLIER = 3.5
+"""Modified z-score (Iglewicz and Hoaglin 1993) from which the loss after training stands out."""
+SURE = 0.5
+"""Probability from which the model is surer of another token than of all the rest."""
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One training row.
+
+    Attributes:
+        loss_before, loss_after: mean negative log-likelihood per completion token, in nats.
+        token_accuracy: share of its completion tokens that are the trained model's first choice.
+        surest_other: highest probability that the trained model gives to a first choice other than the row's token.
+    """
+
+    origin: str
+    num_tokens: int
+    loss_before: float
+    loss_after: float
+    token_accuracy: float
+    surest_other: float
+
+    @property
+    def fall(self) -> float:
+        return self.loss_before - self.loss_after
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Rows to look at, the worst first; a row may stand in several lists.
+
+    Attributes:
+        mislabelled: the loss after training stands out from the other rows', and the model is sure of another token.
+        worse: the loss has risen.
+        unlearned: the loss has fallen by less than a quarter of the median fall.
+    """
+
+    mislabelled: tuple[LedgerEntry, ...]
+    worse: tuple[LedgerEntry, ...]
+    unlearned: tuple[LedgerEntry, ...]
+
+
+def ledger_of(rows: Sequence[Tokens], before: Sequence[RowScores], after: Sequence[RowScores]) -> list[LedgerEntry]:
+    """The entries of rows that were scored by the base and by what was trained, in the same order."""
+    return [
+        LedgerEntry(
+            origin=row.origin,
+            num_tokens=then.num_tokens,
+            loss_before=round(first.loss, 6),
+            loss_after=round(then.loss, 6),
+            token_accuracy=round(then.token_accuracy, 6),
+            surest_other=round(then.surest_other, 6),
+        )
+        for row, first, then in zip(rows, before, after, strict=True)
+    ]
+
+
+def write_ledger(folder: Path, entries: Sequence[LedgerEntry]) -> None:
+    """One JSON line per row, in the order of training rows."""
+    with (folder / LEDGER).open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+
+
+def read_ledger(folder: Path) -> list[LedgerEntry]:
+    """The entries that a run has written.
+
+    Raises:
+        AdapterError: the run wrote none, or the file is not what it wrote.
+    """
+    path = folder / LEDGER
+    if not path.is_file():
+        raise AdapterError(
+            f"{folder}: no {LEDGER}: its run kept none. Train with --ledger (or training.ledger: true in the recipe)."
+        )
+    try:
+        return [LedgerEntry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{path}: not a ledger ({error}). Train again with --ledger.") from error
+
+
+def suspects(entries: Sequence[LedgerEntry]) -> Suspects:
+    """The rows of a ledger that got worse, that were never learned, or that look mislabelled."""
+    if not entries:
+        return Suspects((), (), ())
+    typical_fall = median(entry.fall for entry in entries)
+    middle = median(entry.loss_after for entry in entries)
+    # 1.4826 times the median absolute deviation estimates the standard deviation of a normal distribution.
+    spread = 1.4826 * median(abs(entry.loss_after - middle) for entry in entries)
+    stands_out = [entry for entry in entries if entry.loss_after - middle > OUTLIER * spread]
+    worse = [entry for entry in entries if entry.fall < -LEAST_RISE]
+    unlearned = [entry for entry in entries if -LEAST_RISE <= entry.fall < LEAST_FALL * typical_fall]
+    return Suspects(
+        mislabelled=_costliest_first(entry for entry in stands_out if entry.surest_other >= SURE),
+        worse=tuple(sorted(worse, key=lambda entry: entry.fall)),
+        unlearned=_costliest_first(unlearned),
+    )
+
+
+def _costliest_first(entries: Iterable[LedgerEntry]) -> tuple[LedgerEntry, ...]:
+    return tuple(sorted(entries, key=lambda entry: -entry.loss_after))

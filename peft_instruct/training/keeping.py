@@ -1,0 +1,61 @@
+"""When a checkpoint is written: the recipe's cadence, the end of training, and a signal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_instruct.training.resumable import ResumableTrainer, Saving
+
+MINUTES = "min"
+
+
+class Checkpoints(TrainerCallback):
+    """Decides on each step whether the Trainer saves; comes after transformers' own callbacks.
+
+    A save on the last step of an epoch waits for the evaluation and the samples that the epoch ends with: a run that
+    goes on from it begins the next epoch, and would leave them out.
+    """
+
+    def __init__(self, trainer: ResumableTrainer, saving: Saving) -> None:
+        self.trainer, self.saving = trainer, saving
+        self.is_due = False
+        self.saved_step = -1
+        self.saved_at = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.saved_at = time.monotonic()
+        self.saved_step = state.global_step
+        self.trainer.restore_window()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        is_last = control.should_training_stop
+        self.is_due |= control.should_save or self._cadence(state) or self.saving.stop_requested()
+        self.is_due |= is_last and self.saving.every != "never"
+        ends_epoch = float(state.epoch or 0).is_integer()
+        control.should_save = self.is_due and not (ends_epoch or is_last)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        wanted = self.is_due or control.should_save or self.saving.every == "epoch" or self.saving.stop_requested()
+        control.should_save = wanted and state.global_step != self.saved_step
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.is_due = False
+        self.saved_step = state.global_step
+        self.saved_at = time.monotonic()
+        if self.saving.stop_requested():
+            self.saving.on_stopped(state.global_step)
+
+    def _cadence(self, state: TrainerState) -> bool:
+        every = self.saving.every
+        if isinstance(every, int):
+            return state.global_step % every == 0
+        if every.endswith(MINUTES):
+            return time.monotonic() - self.saved_at >= 60 * int(every.removesuffix(MINUTES))
+        return False

@@ -1,0 +1,290 @@
+"""SFTTrainer whose checkpoints hold no pickle, are declared whole, and continue a run bit for bit.
+
+transformers 5.23 writes a checkpoint in place, with pickles and without a sign of being whole, and forgets on resume
+what stood in an unfinished logging window. The state below is all that the continued run needs; the rest is a
+function of (seed, epoch, step): the order of rows, and the learning rate.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import SFTTrainer
+
+from peft_instruct.model.adapters import has_adapter
+from peft_instruct.training.checkpoints import (
+    Checkpoint,
+    CheckpointManifest,
+    checkpoint_folder,
+    commit,
+    rotate,
+    verify,
+    way_back,
+)
+from peft_instruct.training.space import is_refusal, refused
+from peft_instruct.training.state_file import read_state, write_state
+
+Say = Callable[[str], None]
+STATE = "state.safetensors"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What every checkpoint of a run says about the run; see CheckpointManifest."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    base_fingerprint: str = ""
+    data_fingerprint: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How a run saves and goes on.
+
+    Attributes:
+        every: as `training.save_every`.
+        resumed: the verified checkpoint that it goes on from.
+        stop_requested: asked at each step; once true, the run saves and leaves.
+        on_stopped: called after that save, with its step; does not return.
+        resume_hint: what a person types to go on.
+    """
+
+    identity: RunIdentity = field(default_factory=RunIdentity)
+    every: int | str = "never"
+    resumed: Checkpoint | None = None
+    stop_requested: Callable[[], bool] = lambda: False
+    on_stopped: Callable[[int], None] = lambda step: None
+    resume_hint: str = ""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the loop came to; `mean_loss` is the mean over all steps, as the Trainer gives it."""
+
+    num_steps: int
+    seconds: float
+    mean_loss: float
+
+
+class ResumableTrainer(SFTTrainer):
+    saving = Saving()
+    say: Say = staticmethod(lambda line: None)
+    began = 0.0
+
+    def learn(self) -> Learned:
+        """Train to the end, from the start or from a checkpoint; after the last one no step is left."""
+        self.began = time.monotonic()
+        resumed = self.saving.resumed
+        if resumed is not None and resumed.manifest.is_last:
+            mean_loss = self._take_over(resumed)
+        else:
+            mean_loss = float(self.train(resume_from_checkpoint=str(resumed.folder) if resumed else None).training_loss)
+        return Learned(self.state.global_step, self.seconds(), mean_loss)
+
+    def seconds(self) -> float:
+        """Seconds of training, those before an interruption included."""
+        resumed = self.saving.resumed
+        return time.monotonic() - self.began + (resumed.manifest.seconds if resumed else 0.0)
+
+    def _take_over(self, last: Checkpoint) -> float:
+        """The end of a run whose training was over: transformers would do one more step (5.23, `_run_epoch`)."""
+        self._load_from_checkpoint(str(last.folder))
+        self.state = TrainerState.load_from_json(str(last.folder / TRAINER_STATE_NAME))
+        self._find_best()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        window = read_state(last.folder / STATE)["window"]
+        return float((window["total_loss"] + window["loss"].item()) / max(self.state.global_step, 1))
+
+    # ---- writing
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's own save into checkpoint-N, then the manifest, then the rotation.
+
+        Raises:
+            PeftInstructError: the disk refused; the folder is removed then, and the checkpoints before it are as they
+                were.
+        """
+        checkpoints = Path(self.args.output_dir)
+        folder = checkpoint_folder(checkpoints, self.state.global_step)
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                if (checkpoints.parent / METRICS).is_file():
+                    shutil.copyfile(checkpoints.parent / METRICS, folder / METRICS)
+                commit(folder, self._manifest(self.saving.identity))
+                rotate(checkpoints, self.say)
+        except (OSError, SafetensorError) as error:
+            if not is_refusal(error):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            raise refused(error, folder, way_back(checkpoints), self.saving.resume_hint) from error
+
+    def _way_back(self) -> str:
+        return way_back(Path(self.args.output_dir))
+
+    def own_state(self) -> dict[str, Any]:
+        """What a subclass needs to go on as it was."""
+        return {}
+
+    def restore_own_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `own_state`."""
+
+    def _manifest(self, identity: RunIdentity) -> CheckpointManifest:
+        return CheckpointManifest(
+            step=self.state.global_step,
+            max_steps=self.state.max_steps,
+            is_last=self.control.should_training_stop,
+            best_step=self.state.best_global_step if self.args.load_best_model_at_end else None,
+            seconds=round(self.seconds(), 3),
+            recipe=identity.recipe,
+            base_fingerprint=identity.base_fingerprint,
+            data_fingerprint=identity.data_fingerprint,
+            environment=identity.environment,
+            world_size=self.args.world_size,
+            files={},
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The weights alone: the tokenizer does not change, and `training_args.bin` is a pickle."""
+        if output_dir is None or not self.args.should_save:
+            return
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        # Explicit: "auto" asks the hub whether the vocabulary was resized (peft 0.21, utils/save_and_load.py:291).
+        of_adapter = {"save_embedding_layers": False} if has_adapter(self.model) else {}
+        self.model.save_pretrained(output_dir, state_dict=state_dict, **of_adapter)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """In `_save_rng_state`, which the Trainer calls last."""
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """In `_save_rng_state`."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Everything besides the weights: optimizer, schedule, loss scale, random generators, logging window."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule_step": self.lr_scheduler.last_epoch,
+            "scaler": scaler.state_dict() if scaler else None,
+            "random": random_state(),
+            "own": self.own_state(),
+            "window": {
+                "loss": self._tr_loss.detach().clone(),
+                "total_loss": self._total_loss_scalar,
+                "logged_step": self._globalstep_last_logged,
+                "metrics": {name: list(values) for name, values in self._metrics["train"].items()},
+                "num_tokens": self._total_train_tokens,
+            },
+        }
+        write_state(state, Path(output_dir) / STATE)
+
+    # ---- going on
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        reached: tuple[int, int] = super()._init_training_state(max_steps, *args)
+        # What the checkpoint says of the cadences is of the run before; this one may log or evaluate otherwise.
+        self.state.compute_steps(self.args, max_steps)
+        self._find_best()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                stored = self.state.stateful_callbacks.get("EarlyStoppingCallback", {})
+                counter = stored.get("attributes", {}).get("early_stopping_patience_counter", 0)
+                callback.early_stopping_patience_counter = counter
+        return reached
+
+    def _find_best(self) -> None:
+        """Where the best checkpoint is now: the folder may have moved since its path was written."""
+        best = self.state.best_global_step
+        if best:
+            self.state.best_model_checkpoint = str(checkpoint_folder(Path(self.args.output_dir), best))
+
+    def _load_best_model(self) -> None:
+        """Raises AdapterError where transformers would go on with the last weights (the best ones are gone)."""
+        verify(Path(self.state.best_model_checkpoint))
+        super()._load_best_model()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The moments from the checkpoint; rates and decays from the recipe, so that a change of it takes effect.
+
+        transformers restores the old rates too, and the change is ignored in silence.
+        """
+        if checkpoint is None:
+            return
+        state = read_state(Path(checkpoint) / STATE)
+        of_recipe = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(self.optimizer.param_groups, of_recipe, strict=True):
+            group.update(values)
+        if state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._move_schedule(state["schedule_step"])
+
+    def _move_schedule(self, step: int) -> None:
+        """The schedule at a step: every one that a recipe can name is a function of it (LambdaLR)."""
+        schedule = self.lr_scheduler
+        rates = [base * rate(step) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule.last_epoch = step
+        schedule._step_count = step + 1
+        schedule._last_lr = rates
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """In `_load_optimizer_and_scheduler`."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_random_state(read_state(Path(checkpoint) / STATE)["random"])
+
+    def restore_window(self) -> None:
+        """The unfinished logging window, once the Trainer has emptied it: logs then equal an uninterrupted run's."""
+        resumed = self.saving.resumed
+        if resumed is None:
+            return
+        state = read_state(resumed.folder / STATE)
+        self.restore_own_state(state["own"])
+        window = state["window"]
+        self._tr_loss = window["loss"].to(self.args.device)
+        self._total_loss_scalar = window["total_loss"]
+        self._globalstep_last_logged = window["logged_step"]
+        self._initial_global_step = 0
+        self._metrics["train"].update(window["metrics"])
+        self._total_train_tokens = window["num_tokens"]
+
+
+def random_state() -> dict[str, Any]:
+    state: Any = np.random.get_state()
+    name, keys, position, has_gauss, cached = state
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), position, has_gauss, cached),
+        "cpu": torch.random.get_rng_state(),
+        "cuda": torch.cuda.random.get_rng_state() if torch.cuda.is_available() else None,
+        # transformers leaves this one out, so that dropout on MPS would not continue as it was.
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.random.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.random.set_rng_state(state["cuda"])
+    if state["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,66 @@
+"""Whether what a run will write fits on the disk, asked before its first step; and what to say when it did not."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from peft_instruct.errors import PeftInstructError
+from peft_instruct.model.adapters import has_adapter
+
+STATES_PER_WEIGHT = 2
+"""AdamW's two moments; no optimizer of ours has more."""
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+NUM_CHECKPOINTS = 2
+"""The one being written and the one before it; rotation comes after."""
+
+
+def bytes_needed(model: torch.nn.Module) -> tuple[int, int]:
+    """(of one checkpoint, of the weights that are handed over)."""
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    weights = trained if has_adapter(model) else sum(p.numel() * p.element_size() for p in model.parameters())
+    return weights + STATES_PER_WEIGHT * trained, weights
+
+
+def check_space(folder: Path, model: torch.nn.Module) -> None:
+    """Refuse a run whose checkpoints and weights cannot be written.
+
+    Raises:
+        PeftInstructError: with the arithmetic.
+    """
+    checkpoint, weights = bytes_needed(model)
+    needed, free = NUM_CHECKPOINTS * checkpoint + weights, shutil.disk_usage(folder).free
+    if free < needed:
+        raise PeftInstructError(
+            f"{folder}: {free / 1e6:.1f} MB free. expected {needed / 1e6:.1f} MB ({NUM_CHECKPOINTS} checkpoints of "
+            f"{checkpoint / 1e6:.1f} MB and {weights / 1e6:.1f} MB of weights). Free some space, or name another disk "
+            "with --out."
+        )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is the disk's and not ours; safetensors has a type of its own for both."""
+    return isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in REFUSALS)
+
+
+def refused(error: Exception, place: Path, what_is_left: str, hint: str) -> PeftInstructError:
+    """One line for a disk that is full, read-only or broken.
+
+    Args:
+        what_is_left: a sentence about the last good checkpoint.
+        hint: the command that goes on.
+    """
+    said = (getattr(error, "strerror", None) or str(error).splitlines()[0])[:160]
+    there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    try:
+        free = f"{shutil.disk_usage(there).free / 1e6:.1f} MB free"
+    except OSError:
+        free = "free space unknown"
+    return PeftInstructError(
+        f"{place}: cannot be written ({said}; {free}). {what_is_left} Free some space, or mend the place."
+        + (f" Then: {hint}" if hint else "")
+    )

@@ -1,0 +1,227 @@
+"""Going on with a run: exactly where nothing changed, refused where something did, and with effect where allowed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_instruct.commands.train import train
+from peft_instruct.commands.train_run import Run
+from peft_instruct.errors import AdapterError, PeftInstructError, RecipeError, Stopped
+
+SMALL = ("training.max_steps=6", "training.batch_size=4", "data.limit=12", "training.log_every=1", "evaluation.rows=0",
+         "samples.count=0", "training.warmup=0", "data.validation_fraction=0")  # fmt: skip
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def stop_when(text: str, number: int = signal.SIGTERM) -> Callable[[str], None]:
+    """A `say` that sends this process a signal when it hears a text."""
+
+    def say(line: str) -> None:
+        if line.startswith(text):
+            os.kill(os.getpid(), number)
+
+    return say
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps that SIGTERM stopped at its third, in a folder to be copied."""
+    out = tmp_path_factory.mktemp("stopped") / "a"
+    with pytest.raises(Stopped, match=r"SIGTERM: saved checkpoint-3\. Go on with: peft-instruct train") as caught:
+        train(str(tiny_recipe), [*SMALL, "training.save_every=2"], out=out, say=stop_when("step 3/"))
+    assert caught.value.exit_code == 143
+    return out
+
+
+@pytest.fixture
+def out(stopped: Path, tmp_path: Path) -> Path:
+    shutil.copytree(stopped.with_name("a.run"), tmp_path / "a.run")
+    return tmp_path / "a"
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, which nothing happened to."""
+    out = tmp_path_factory.mktemp("whole") / "a"
+    return train(str(tiny_recipe), SMALL, out=out, say=silent).folder
+
+
+def test_a_stopped_run_goes_on_by_itself_and_ends_as_if_nothing_had_happened(
+    tiny_recipe: Path, out: Path, whole: Path
+) -> None:
+    """The cadence of saving is not part of what a run is."""
+    said: list[str] = []
+    result = train(str(tiny_recipe), SMALL, out=out, say=said.append)
+    assert any("checkpoint-3, step 3 of 6" in line for line in said)
+    assert weights_of(out) == weights_of(whole)
+    assert metrics_of(out) == metrics_of(whole)
+    assert result.num_steps == 6
+    assert result.mean_loss == json.loads((whole / "manifest.json").read_text())["metrics"]["mean_loss"]
+    assert [path.name for path in out.parent.iterdir()] == ["a"]
+
+
+def test_a_named_older_checkpoint_gives_the_same_end(tiny_recipe: Path, out: Path, whole: Path) -> None:
+    said: list[str] = []
+    older = out.with_name("a.run") / "checkpoints" / "checkpoint-2"
+    train(str(tiny_recipe), SMALL, out=out, resume=str(older), say=said.append)
+    assert weights_of(out) == weights_of(whole)
+    assert any("checkpoint-3: is not before the step" in line for line in said)
+
+
+def test_a_run_of_another_folder_is_copied_and_stays_as_it_was(
+    tiny_recipe: Path, stopped: Path, whole: Path, tmp_path: Path
+) -> None:
+    there = stopped.with_name("a.run")
+    before = sorted(path.name for path in (there / "checkpoints").iterdir())
+    train(str(tiny_recipe), SMALL, out=tmp_path / "b", resume=str(there), say=silent)
+    assert weights_of(tmp_path / "b") == weights_of(whole)
+    assert sorted(path.name for path in (there / "checkpoints").iterdir()) == before
+
+
+def test_none_starts_anew_and_says_what_it_drops(tiny_recipe: Path, out: Path) -> None:
+    said: list[str] = []
+    train(str(tiny_recipe), [*SMALL, "training.learning_rate=0.02"], out=out, resume="none", say=said.append)
+    assert "starting anew: the unfinished run's checkpoint-2, checkpoint-3 are dropped" in said
+    assert [line["step"] for line in metrics_of(out)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.learning_rate=0.02", r"training\.learning_rate: 0\.01 -> 0\.02"),
+        ("data.limit=16", r"data\.limit: 12 -> 16\n.*data: other rows"),
+        ("training.accumulation=2", r"training\.accumulation: 1 -> 2"),
+    ],
+)
+def test_another_run_is_refused_with_the_keys_that_differ(
+    tiny_recipe: Path, out: Path, override: str, told: str
+) -> None:
+    with pytest.raises(AdapterError, match=rf"(?s){told}.*--resume-allow-changes"):
+        train(str(tiny_recipe), [*SMALL, override], out=out, say=silent)
+    assert (out.with_name("a.run") / "checkpoints" / "checkpoint-3" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("override", ["method.rank=8", "training.optimizer=sgd", "model.dropout=0.2"])
+def test_what_shapes_the_tensors_cannot_change_at_all(tiny_recipe: Path, out: Path, override: str) -> None:
+    key = override.split("=")[0].replace(".", r"\.")
+    with pytest.raises(AdapterError, match=rf"(?s){key}: .*Start anew with --resume none"):
+        train(str(tiny_recipe), [*SMALL, override], out=out, allow_changes=True, say=silent)
+
+
+def test_an_allowed_change_takes_effect_from_the_next_step_on(tiny_recipe: Path, out: Path, whole: Path) -> None:
+    """transformers restores the old rate and schedule; here step n has what the new recipe says of step n.
+
+    Cosine without warm-up: the n-th step is taken with peak · (1 + cos(π · (n - 1) / max_steps)) / 2.
+    """
+    changed = [*SMALL, "training.learning_rate=0.02", "training.max_steps=8"]
+    train(str(tiny_recipe), changed, out=out, allow_changes=True, say=silent)
+    rates = {line["step"]: line["learning_rate"] for line in metrics_of(out)}
+    # The rate that is logged is the one of the next step's optimizer where the Trainer has stepped the schedule.
+    before = {line["step"]: line["learning_rate"] for line in metrics_of(whole)}
+    assert [rates[step] for step in (1, 2, 3)] == [before[step] for step in (1, 2, 3)]
+    for step in range(4, 9):
+        assert rates[step] == pytest.approx(0.02 * (1 + math.cos(math.pi * (step - 1) / 8)) / 2, rel=1e-9)
+
+
+def test_a_run_whose_training_was_over_trains_no_step_more(
+    tiny_recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last step is mid-epoch, where transformers would take another one."""
+    out = tmp_path / "a"
+    changes = [*SMALL, "data.limit=20"]
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_write", lambda *_: (_ for _ in ()).throw(PeftInstructError("the power went")))
+        with pytest.raises(PeftInstructError, match="the power went"):
+            train(str(tiny_recipe), changes, out=out, say=silent)
+    said: list[str] = []
+    result = train(str(tiny_recipe), changes, out=out, say=said.append)
+    assert any("step 6 (training was over)" in line for line in said)
+    assert not any(line.startswith("step ") for line in said)
+    expected = train(str(tiny_recipe), changes, out=tmp_path / "b", say=silent)
+    assert weights_of(out) == weights_of(tmp_path / "b")
+    assert (result.num_steps, result.mean_loss) == (6, expected.mean_loss)
+
+
+def test_best_weights_and_patience_survive_a_stop(tiny_recipe: Path, tmp_path: Path) -> None:
+    """No loss falls by 9 nats: three evaluations after the first one, the run stops by itself."""
+    changes = [*SMALL[:-1], "training.max_steps=20", "training.learning_rate=0.3", "training.evaluate_every=2",
+               "training.early_stopping={patience: 3, min_delta: 9.0}"]  # fmt: skip
+    expected = train(str(tiny_recipe), changes, out=tmp_path / "a", say=silent)
+    out = tmp_path / "b"
+    for at in ("step 3/", "step 6/"):
+        with pytest.raises(Stopped):
+            train(str(tiny_recipe), changes, out=out, say=stop_when(at))
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(out.with_name("b.run"), moved / "b.run")  # the path of the best checkpoint in it is then another
+    result = train(str(tiny_recipe), changes, out=moved / "b", say=silent)
+    assert result.num_steps == expected.num_steps == 8
+    assert weights_of(moved / "b") == weights_of(tmp_path / "a")
+    assert metrics_of(moved / "b") == metrics_of(tmp_path / "a")
+
+
+def test_a_signal_before_the_first_step_leaves_at_once_and_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stopped, match=r"SIGINT: stopped\. Go on with") as caught:
+        train(str(tiny_recipe), SMALL, out=tmp_path / "a", say=stop_when("train: ", signal.SIGINT))
+    assert caught.value.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_never_still_saves_when_a_signal_asks_for_it(tiny_recipe: Path, tmp_path: Path, whole: Path) -> None:
+    changes = [*SMALL, "training.save_every=never"]
+    with pytest.raises(Stopped, match="saved checkpoint-3"):
+        train(str(tiny_recipe), changes, out=tmp_path / "a", say=stop_when("step 2/"))
+    train(str(tiny_recipe), changes, out=tmp_path / "a", say=silent)
+    assert weights_of(tmp_path / "a") == weights_of(whole)
+
+
+def test_full_training_with_two_optimizers_goes_on_exactly(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Muon and AdamW, with dropout in the base."""
+    changes = [
+        *SMALL,
+        "method.kind=full",
+        "training.learning_rate=0.01",
+        "model.dropout=0.1",
+        "training.optimizer=muon",
+    ]
+    train(str(tiny_recipe), changes, out=tmp_path / "a", say=silent)
+    with pytest.raises(Stopped):
+        train(str(tiny_recipe), changes, out=tmp_path / "b", say=stop_when("step 3/"))
+    train(str(tiny_recipe), changes, out=tmp_path / "b", say=silent)
+    one, other = (tmp_path / name / "model.safetensors" for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
+    assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
+
+
+def test_a_resume_from_nothing_is_told(tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--resume: nowhere is not there"):
+        train(str(tiny_recipe), SMALL, out=tmp_path / "a", resume="nowhere", say=silent)
+
+
+def test_no_checkpoint_holds_a_pickle(stopped: Path) -> None:
+    names = {path.name for path in stopped.with_name("a.run").rglob("checkpoint-3/*")}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "metrics.jsonl",
+                     "state.safetensors", "trainer_state.json"}  # fmt: skip

@@ -1,0 +1,154 @@
+"""SIGTERM and SIGINT in every phase: saved, told how to go on, the right exit code, and the same adapter in the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from children import Zygote, assert_same_run
+
+# What the run has just said when it gets the signal, in the order in which a run says it.
+PHASES = {
+    "data": "format alpaca",
+    "model": "train: 24 rows",
+    "measuring the base": "base: loss",
+    "first step": "step 1/8",
+    "end of an epoch": "step 3/8",
+    "evaluation": "validation loss",
+    "beside a save": "step 6/8",
+    "last step": "step 8/8",
+    "reading back": "tuned: loss",
+}
+
+
+def test_a_signal_in_every_phase_of_one_run(
+    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """The same command after each of them; the phases come one after the other, so the run gets further each time.
+
+    On a busy machine a run may be over, or beyond the next phase, before the signal arrives; then another one begins.
+    """
+    out, num_stopped = tmp_path / "a", 0
+    for number, (phase, text) in enumerate(PHASES.items()):
+        sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
+        child = zygote.start("train", fault_recipe, "--out", out)
+        child.wait_for(text)
+        child.send(sent)
+        ended = child.wait()
+        assert "Traceback" not in ended.said
+        if ended.code == 0:
+            assert_same_run(out, uninterrupted)
+            out = out.with_name(out.name + "a")
+            continue
+        assert ended.code == 128 + sent, f"{phase}: {ended}"
+        assert f"{sent.name}: " in ended.said and f"Go on with: peft-instruct train {fault_recipe}" in ended.said
+        num_stopped += 1
+    assert num_stopped > len(PHASES) / 2
+    if not out.exists():
+        assert zygote.run("train", fault_recipe, "--out", out).code == 0
+    assert_same_run(out, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_stopped_at_each_step_a_run_goes_on_exactly(
+    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, tmp_path: Path, step: int, number: signal.Signals
+) -> None:
+    """Mid-epoch, at the end of an epoch, after an evaluation, at the last step."""
+    out = tmp_path / "a"
+    child = zygote.start("train", fault_recipe, "--out", out)
+    child.wait_for(f"step {step}/8")
+    child.send(number)
+    assert child.wait().code in (0, 128 + number)
+    if not out.exists():
+        assert zygote.run("train", fault_recipe, "--out", out).code == 0
+    assert_same_run(out, uninterrupted)
+
+
+@pytest.mark.slow
+def test_signals_at_fifty_random_times(
+    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, whole_seconds: float, tmp_path: Path
+) -> None:
+    import random
+
+    chance = random.Random(2)
+    out, stopped = tmp_path / "a", 0
+    while stopped < 50:
+        number = chance.choice((signal.SIGTERM, signal.SIGINT))
+        child = zygote.start("train", fault_recipe, "--out", out)
+        time.sleep(chance.uniform(0.05, whole_seconds))
+        child.send(number)
+        ended = child.wait()
+        assert ended.code in (0, 128 + number), ended
+        assert "Traceback" not in ended.said
+        stopped += ended.code != 0
+        if ended.code == 0:
+            assert_same_run(out, uninterrupted)
+            out = out.with_name(out.name + "a")
+
+
+TWICE = """
+import time
+from peft_instruct.commands.signals import StopSignals
+with StopSignals("peft-instruct train r.yaml") as signals, signals.postponed():
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    """In the middle of a step that would take ten minutes; a second SIGTERM, which clusters send, does not."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", TWICE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, text=False
+    )
+    assert child.stdout and child.stderr
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.stderr.readline() == b"\n"
+    assert b"finishing the step, then saving; Ctrl-C now leaves at once" in child.stderr.readline()
+    child.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(timeout=0.5)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+    child.stdout.close()
+    child.stderr.close()
+
+
+def test_a_closed_terminal_and_a_closed_pipe_do_no_harm(
+    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    child = zygote.start("train", fault_recipe, "--out", tmp_path / "a")
+    child.wait_for("step 2/8")
+    child.send(signal.SIGHUP)
+    assert child.wait().code == 0
+    assert_same_run(tmp_path / "a", uninterrupted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+def test_while_python_still_imports_a_signal_ends_it_and_readers_may_go(
+    fault_recipe: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """A process without a head start: SIGTERM in its first seconds, then a run whose reader is gone."""
+    command = [sys.executable, "-m", "peft_instruct", "train", str(fault_recipe), "--out", str(tmp_path / "a")]
+    done = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "a.run" / "run.lock").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    done.send_signal(signal.SIGTERM)
+    said = done.communicate(timeout=120)[1]
+    assert done.returncode == 143, said
+    assert "SIGTERM: stopped. Go on with: peft-instruct train" in said and "Traceback" not in said
+    reading, writing = os.pipe()
+    os.close(reading)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = subprocess.run(command, stdout=writing, stderr=writing, env=one_thread, check=False).returncode
+    os.close(writing)
+    assert code == 0
+    assert_same_run(tmp_path / "a", uninterrupted)

@@ -1,0 +1,342 @@
+"""No number that is not finite reaches a weight or the disk; a batch that does not fit is split."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from peft_instruct.errors import PeftInstructError, is_out_of_memory
+from peft_instruct.training.guarded import MOST_SKIPPED_STEPS, passes
+from peft_instruct.training.trainer import CompletionTrainer
+
+STEADY = ("training.warmup=0", "training.schedule=constant", "training.evaluate_every=never")
+OOM_TEXTS = (
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB)"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 823441408 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    MemoryError(),
+)
+
+
+class Snapshots(TrainerCallback):
+    """The trained weights as each optimizer step left them."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.weights.append(trained(model))
+
+
+def trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys() and one
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def poison(trainer: CompletionTrainer, row: Any) -> None:
+    """A token that stands in no row but this one makes NaN of whatever it is in."""
+    others = {token for other in trainer.train_rows if other.origin != row.origin for token in other.input_ids}
+    mine = [token for token in row.input_ids if token not in others]
+    embedding = trainer.model.get_base_model().transformer.wte
+
+    def hook(module: Any, given: Any, out: torch.Tensor) -> torch.Tensor:
+        return out.masked_fill((given[0] == mine[0]).unsqueeze(-1), math.nan) if mine else out
+
+    assert mine
+    embedding.register_forward_hook(hook)
+
+
+def row_with_a_token_of_its_own(rows: Any) -> Any:
+    counts: dict[int, int] = {}
+    for row in rows:
+        for token in set(row.input_ids):
+            counts[token] = counts.get(token, 0) + 1
+    return next(row for row in rows if any(counts[token] == 1 for token in row.input_ids))
+
+
+@pytest.mark.parametrize("log_every", [1, 1000])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_poisoned_row_is_named_and_no_weight_has_moved_since_the_step_before(
+    make_trainer: Any, log_every: int, accumulation: int
+) -> None:
+    snapshots = Snapshots()
+    trainer = make_trainer(
+        "training.batch_size=2", f"training.accumulation={accumulation}", f"training.log_every={log_every}",
+        "training.max_steps=30", *STEADY, callbacks=[snapshots],
+    )  # fmt: skip
+    row = row_with_a_token_of_its_own(trainer.train_rows)
+    start = trained(trainer.model)
+    poison(trainer, row)
+    with pytest.raises(PeftInstructError) as caught:
+        trainer.train()
+    told = str(caught.value)
+    assert f"the loss is nan at step {len(snapshots.weights) + 1}: the run has diverged" in told
+    assert f"Rows: {row.origin}. No checkpoint was saved before." in told
+    assert furthest(trained(trainer.model), [start, *snapshots.weights][-1]) == 0
+    assert caught.value.exit_code == 1
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_every_row_of_it(make_trainer: Any) -> None:
+    trainer = make_trainer("training.batch_size=1", "training.accumulation=2", "training.max_steps=3", *STEADY)
+    weights = next(p for p in trainer.model.parameters() if p.requires_grad)
+    start = trained(trainer.model)
+    weights.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(PeftInstructError, match=r"the gradient norm is (nan|inf) at step 1: ") as caught:
+        trainer.train()
+    named = str(caught.value).partition("Rows: ")[2].partition(". No checkpoint")[0]
+    assert len(named.split(", ")) == 2
+    assert furthest(trained(trainer.model), start) == 0
+
+
+def test_without_clipping_the_gradient_norm_is_watched_too(make_trainer: Any) -> None:
+    trainer = make_trainer("training.max_gradient_norm=0", "training.max_steps=2", *STEADY)
+    next(p for p in trainer.model.parameters() if p.requires_grad).register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(PeftInstructError, match="the gradient norm is nan at step 1"):
+        trainer.train()
+
+
+def test_a_validation_loss_that_is_not_finite_names_its_rows(make_trainer: Any) -> None:
+    trainer = make_trainer("training.max_steps=2", "training.evaluate_every=1")
+    row = trainer.validation_rows[3]
+    score_of = trainer.rows_not_finite([row])
+    assert score_of == []
+    hidden = set(row.input_ids[-3:])
+
+    def hook(module: Any, given: Any, out: torch.Tensor) -> torch.Tensor:
+        ids = given[0]
+        is_it = torch.stack([torch.tensor(hidden <= set(r.tolist()) and not trainer.model.training) for r in ids])
+        return out.masked_fill(is_it[:, None, None], math.nan)
+
+    trainer.model.get_base_model().transformer.wte.register_forward_hook(hook)
+    with pytest.raises(PeftInstructError, match="the validation loss is nan at step 1") as caught:
+        trainer.train()
+    assert row.origin in str(caught.value)
+
+
+def test_fp16_may_overflow_now_and_then_but_not_for_ever(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer("training.max_steps=1")
+    object.__setattr__(trainer.args, "fp16", True)
+    overflow, fine = torch.tensor(math.inf), torch.tensor(1.0)
+    for norm in (*[overflow] * MOST_SKIPPED_STEPS, fine, *[overflow] * MOST_SKIPPED_STEPS):
+        assert trainer._get_grad_norm(trainer.model, norm) is norm
+    monkeypatch.setattr(trainer, "_get_learning_rate", lambda: 1e-3)
+    with pytest.raises(PeftInstructError, match="the gradient norm is inf"):
+        trainer._get_grad_norm(trainer.model, overflow)
+
+
+def values_on_disk(folder: Path) -> Iterator[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    for path in folder.rglob("*.safetensors"):
+        yield from load_file(str(path)).values()
+    for path in folder.rglob("optimizer.pt"):
+        state = torch.load(path, weights_only=True)["state"]
+        yield from (value for moments in state.values() for value in moments.values() if torch.is_tensor(value))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_learning_rate_of_1e20_writes_nothing_that_is_not_finite(
+    tiny_recipe: Path, tmp_path: Path, optimizer: str
+) -> None:
+    from peft_instruct.commands.train import train
+
+    overrides = (
+        "training.learning_rate=1e20", "training.warmup=0", f"training.optimizer={optimizer}", "training.save_every=1",
+        "training.max_gradient_norm=0", "evaluation.rows=0", "samples.count=0", "training.evaluate_every=never",
+    )  # fmt: skip
+    with pytest.raises(PeftInstructError, match=r"training: .*(the run has diverged|are not finite after step)"):
+        train(str(tiny_recipe), overrides, out=tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert all(torch.isfinite(values).all() for values in values_on_disk(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["a weight", "a moment"])
+def test_a_checkpoint_that_is_not_finite_is_not_begun(make_trainer: Any, tmp_path: Path, what: str) -> None:
+    class Poison(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 2:
+                weights = next(p for p in model.parameters() if p.requires_grad)
+                moment = next(iter(trainer.optimizer.state.values()))["exp_avg_sq"]
+                (weights.data if what == "a weight" else moment).view(-1)[0] = math.inf
+
+    trainer = make_trainer("training.max_steps=3", "training.save_every=1", *STEADY, callbacks=[Poison()])
+    with pytest.raises(PeftInstructError, match="1 tensors are not finite after step 2") as caught:
+        trainer.train()
+    assert "Last good checkpoint: checkpoint-1." in str(caught.value)
+    names = {path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+    assert "adapter_model.safetensors" in names
+    assert "training_args.bin" not in names
+    assert not list((tmp_path / "checkpoints" / "checkpoint-2").glob("*"))
+    assert all(torch.isfinite(values).all() for values in values_on_disk(tmp_path))
+
+
+class Shortage:
+    """Memory for at most `most_rows` rows at once, from the call `begins` on; it runs out in forward or in backward."""
+
+    def __init__(self, trainer: CompletionTrainer, error: BaseException, *, most_rows: int, begins: int, where: str):
+        self.error, self.most_rows, self.begins = error, most_rows, begins
+        self.num_calls = self.num_raised = self.rows = 0
+        base = trainer.model.get_base_model()
+        base.transformer.wte.register_forward_pre_hook(self.forward if where == "forward" else self.count)
+        if where == "backward":
+            # The last of the first block's: when it is reached, others have their part of the gradient already.
+            next(p for p in trainer.model.parameters() if p.requires_grad).register_hook(self.backward)
+
+    def count(self, module: Any, given: Any) -> None:
+        self.num_calls += 1
+        self.rows = len(given[0])
+
+    def forward(self, module: Any, given: Any) -> None:
+        self.count(module, given)
+        self.backward(None)
+
+    def backward(self, gradient: Any) -> None:
+        if self.rows > self.most_rows and self.num_calls >= self.begins:
+            self.num_raised += 1
+            raise self.error
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "MemoryError"])
+def test_a_run_that_did_not_fit_equals_one_that_was_started_small(
+    make_trainer: Any, tmp_path: Path, error: BaseException, where: str
+) -> None:
+    """Dropout included: the step that failed is begun anew, with its random state."""
+    shared = ("training.max_steps=3", "training.log_every=1", "model.dropout=0.1", "method.dropout=0.1", *STEADY)
+    said: list[str] = []
+    large = make_trainer("training.batch_size=8", "training.accumulation=2", *shared, folder=tmp_path / "large")
+    large.say = said.append
+    shortage = Shortage(large, error, most_rows=2, begins=0, where=where)
+    large.train()
+    small = make_trainer("training.batch_size=2", "training.accumulation=8", *shared, folder=tmp_path / "small")
+    small.train()
+    assert shortage.num_raised == 2  # 8 -> 4 -> 2
+    assert furthest(trained(large.model), trained(small.model)) <= 1e-6
+    logged = [[log["num_tokens"] for log in t.state.log_history if "loss" in log] for t in (large, small)]
+    assert logged[0] == logged[1]
+    assert len(said) == 2
+    assert "passes of 2 rows; the batch of 8 x 2 rows and their order stay as they are" in said[1]
+    assert "512 words x 4 bytes, twice" in said[1]
+
+
+def test_memory_may_run_out_in_the_middle_of_a_step_of_a_later_epoch(make_trainer: Any, tmp_path: Path) -> None:
+    """What the step had accumulated before is computed again, once."""
+    shared = ("training.max_steps=6", *STEADY, "training.optimizer=sgd", "training.learning_rate=0.1")
+    large = make_trainer("training.batch_size=8", "training.accumulation=3", *shared, folder=tmp_path / "large")
+    shortage = Shortage(large, OOM_TEXTS[2], most_rows=4, begins=11, where="backward")
+    large.train()
+    small = make_trainer("training.batch_size=4", "training.accumulation=6", *shared, folder=tmp_path / "small")
+    small.train()
+    assert shortage.num_raised == 1
+    assert furthest(trained(large.model), trained(small.model)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("training.batch_size=2",), "with passes of 1 rows of up to"),
+        (("training.batch_size=4", "training.micro_batch=fixed"), "with passes of 4 rows of up to"),
+    ],
+)
+def test_where_nothing_smaller_is_left_or_allowed_the_arithmetic_is_told(
+    make_trainer: Any, overrides: tuple[str, ...], told: str
+) -> None:
+    trainer = make_trainer("training.max_steps=1", *overrides)
+    Shortage(trainer, OOM_TEXTS[0], most_rows=0, begins=0, where="forward")
+    with pytest.raises(PeftInstructError) as caught:
+        trainer.train()
+    assert f"training: out of memory at step 1 {told}" in str(caught.value)
+    assert "needed: weights " in str(caught.value)
+    assert str(caught.value).endswith("or set training.gradient_checkpointing: true.")
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(make_trainer: Any) -> None:
+    trainer = make_trainer("training.max_steps=1")
+    Shortage(trainer, RuntimeError("mat1 and mat2 shapes cannot be multiplied"), most_rows=0, begins=0, where="forward")
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        trainer.train()
+
+
+def test_passes_are_the_rows_in_their_order_each_as_wide_as_it_must_be() -> None:
+    lengths = [3, 1, 24, 9, 10]
+    mask = (torch.arange(24) < torch.tensor(lengths)[:, None]).long()
+    batch = {"input_ids": torch.arange(120).view(5, 24), "attention_mask": mask}
+    parts = list(passes(batch, 2))
+    widths = [(0, 8), (2, 24), (4, 16)]
+    assert [part["input_ids"].tolist() for part in parts] == [
+        batch["input_ids"][first : first + 2, :width].tolist() for first, width in widths
+    ]
+    assert [len(part["input_ids"]) for part in passes(batch, 8)] == [5]
+
+
+@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "MemoryError"])
+def test_what_libraries_say_when_memory_runs_out_is_understood(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+# Room for the model and a part of the batch, and not for all of it.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from peft_instruct.environment import prepare_environment
+prepare_environment([])
+import torch
+from transformers import TrainerCallback
+from peft_instruct.commands import train_run
+from peft_instruct.commands.train import train
+recipe, out, room = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+
+def limited(self, args, state, control, **kwargs):
+    if room and state.global_step == 1:
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + room, resource.RLIM_INFINITY))
+train_run.ProgressLine.on_step_end = limited
+unlimited = (resource.RLIM_INFINITY,) * 2
+train_run.ProgressLine.on_train_end = lambda *a, **k: resource.setrlimit(resource.RLIMIT_AS, unlimited)
+train(recipe, sys.argv[4:], out=out, say=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of an address space is Linux's")
+def test_a_true_lack_of_memory_gives_the_adapter_of_a_run_that_was_started_small(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """RLIMIT_AS: the allocator itself refuses."""
+    from safetensors.torch import load_file
+
+    rows = tmp_path / "long.jsonl"
+    text = "one two three four five six seven eight nine ten " * 8
+    rows.write_text("".join(f'{{"instruction": "Say {n}.", "output": "{n} {text}"}}\n' for n in range(64)))
+    shared = [
+        f"data.train={rows}", "data.validation_fraction=0", "data.max_length=256", "training.max_steps=3",
+        "training.evaluate_every=never", "samples.count=0", "evaluation.rows=0", "training.optimizer=sgd",
+        "training.learning_rate=0.1", "training.warmup=0",
+    ]  # fmt: skip
+    folders = []
+    for name, room, size, accumulation in (("large", 60 << 20, 64, 1), ("small", 0, 16, 4)):
+        sizes = [f"training.batch_size={size}", f"training.accumulation={accumulation}"]
+        command = [sys.executable, "-c", LIMITED, str(tiny_recipe), str(tmp_path / name), str(room), *shared, *sizes]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("out of memory at step" in done.stdout) == (room > 0), done.stdout
+        folders.append(tmp_path / name)
+    large, small = (load_file(str(folder / "adapter_model.safetensors")) for folder in folders)
+    assert furthest(large, small) <= 1e-6
