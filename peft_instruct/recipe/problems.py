@@ -21,7 +21,9 @@ def problem_lines(error: ValidationError, model: type[BaseModel], place_of: Plac
         by_path.setdefault(_key_path(finding["loc"], model), []).append(finding)
     lines = []
     for path, findings in by_path.items():
-        if findings[0]["type"] == "literal_error" and any(p[: len(path)] == path for p in by_path if p != path):
+        if findings[0]["type"] in ("literal_error", "string_type") and any(
+            p[: len(path)] == path for p in by_path if p != path
+        ):
             continue  # the value is of the other branch of the union, which is told by itself
         for where, text in _tell(path, findings, model):
             name = ".".join(map(str, where))
@@ -93,20 +95,27 @@ def _suggestion(word: str, known: list[str], only_close: bool = False) -> str:
 def _key_path(loc: tuple[Any, ...], model: type[BaseModel]) -> KeyPath:
     """The keys of `loc`, without the names that pydantic adds for the branches of a union."""
     path: list[str | int] = []
+    branch_at = -1
     for part in loc:
         inside = _annotation_at(model, tuple(path))
         # In a list only a position is a key, beneath a leaf nothing is.
         if isinstance(part, int) or inside is not None:
             known = _fields_of(inside)
-            if isinstance(part, str) and part not in known and _names_a_branch(part, inside):
+            # A branch is named once, and only where there are several; a key of the user may be called `int` too.
+            if branch_at < len(path) and isinstance(part, str) and part not in known and _names_a_branch(part, inside):
+                branch_at = len(path)
                 continue
             path.append(part)
     return tuple(path)
 
 
 def _names_a_branch(part: str, annotation: Any) -> bool:
+    if isinstance(annotation, type):
+        return False
     classes = {c.__name__ for c in _classes(annotation)}
-    return part in classes or "[" in part or part in ("int", "float", "str", "bool", "constrained-int")
+    return (
+        part in classes or "[" in part or part in ("int", "float", "str", "bool", "constrained-int", "constrained-str")
+    )
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
@@ -121,6 +130,8 @@ def _annotation_at(model: type[BaseModel], path: KeyPath) -> Any:
     """The annotation of the value at `path`; None beneath a leaf."""
     annotation: Any = model
     for part in path:
+        if isinstance(part, int):  # what holds for a list's place holds for the list
+            continue
         fields = [c.model_fields[part].annotation for c in _classes(annotation) if part in c.model_fields]
         annotation = fields[0] if fields else None
     return annotation

@@ -42,13 +42,27 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Resolved:
         RecipeError: with every problem, each at its `file:line:column` (or its `--set`).
     """
     path = find_recipe(name)
-    values: dict[str, Any] = {"name": path.stem.replace("_", "-")}
+    return _resolve(str(path), path.stem.replace("_", "-"), [*_with_bases(path, ()), *_override_sources(overrides)])
+
+
+def recipe_for_rows(rows: str, overrides: Sequence[str] = ()) -> Recipe:
+    """What a recipe would be that names no more than these rows: every default, and the starter as base.
+
+    Raises:
+        RecipeError: as `read_recipe` does, of the overrides.
+    """
+    values = {"model": {"base": "starter"}, "data": {"train": rows}}
+    return _resolve(rows, "rows", [Source(rows, values, {}), *_override_sources(overrides)]).recipe
+
+
+def _resolve(label: str, name: str, sources: Sequence[Source]) -> Resolved:
+    """The sources merged, the last one winning, and validated."""
+    values: dict[str, Any] = {"name": name}
     origins: dict[KeyPath, str] = {}
-    for source in [*_with_bases(path, ()), *_override_sources(overrides)]:
+    for source in sources:
         for replaced in [*_other_method(values, source.values), *_merge(values, source.values, ())]:
             origins = {path: origin for path, origin in origins.items() if path[: len(replaced)] != replaced}
         origins.update(source.places)
-    label = str(path)
 
     def place_of(key_path: KeyPath) -> str:
         if key_path in origins:

@@ -5,13 +5,26 @@ The docstring under a field is its manual: `peft-instruct recipe schema` and edi
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from peft_instruct.secrets import hide_secrets
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
+
+
+def _not_reserved(name: str) -> str:
+    if _RESERVED.fullmatch(name):
+        raise ValueError(f"{name!r} is no folder on Windows. Choose another name")
+    return name
+
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Minutes = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}min$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), AfterValidator(_not_reserved)]
 
 LORA_ONLY_KEYS = ("rank", "alpha", "dropout", "targets", "dora", "rslora")
 DEFAULT_LEARNING_RATE = {"lora": 2e-4, "full": 5e-5}
@@ -54,7 +67,9 @@ class ModelSection(Section):
     architecture: Architecture | None = None
     """The shape of a model made from scratch; `base` then only lends its tokenizer."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Attention implementation of transformers."""
+    """Attention implementation of transformers; `auto` takes sdpa, and plain products where those are faster."""
+    kernels: Literal["fast", "plain"] = "fast"
+    """`fast` computes the same in fewer kernels where that pays; `plain` leaves the model as transformers makes it."""
     dropout: Fraction | None = None
     """Dropout of the base while it trains; null keeps what its config says (0.1 for gpt2)."""
     quantization: Literal["none", "nf4", "int8"] = "none"
@@ -86,19 +101,34 @@ class MethodSection(Section):
 
 
 class CustomTemplate(Section):
-    """Text of your own; `{instruction}` and `{input}` stand for the example's fields."""
+    """Text of your own; `{instruction}` and `{input}` stand for the example's fields.
+
+    `{bos}`, `{eos}` and `{sep}` are those tokens of the tokenizer, and the name of a special token is that token.
+    """
 
     prompt: Annotated[str, Field(min_length=1)]
     """The prompt of an example that has an input (or of every example, without `prompt_without_input`)."""
     prompt_without_input: str | None = None
     """The prompt of an example whose input is empty."""
+    prompt_with_system: str | None = None
+    """The prompt that opens a conversation with a system message, `{system}`; without it such rows are refused."""
+    follow_up: str | None = None
+    """A later message of a conversation, right after the stop token of the answer before it."""
+    answer: str = "{answer}"
+    """What is learned of an output: text around `{answer}`, taken off again when the model answers."""
+    stop: str | None = None
+    """The special token that ends an answer, where the tokenizer has it; null is the end-of-text token."""
 
     @model_validator(mode="after")
-    def _names_the_instruction(self) -> CustomTemplate:
-        for name in ("prompt", "prompt_without_input"):
+    def _names_the_fields(self) -> CustomTemplate:
+        for name in ("prompt", "prompt_without_input", "prompt_with_system", "follow_up"):
             text = getattr(self, name)
             if text is not None and "{instruction}" not in text:
                 raise ValueError(f"{name} lacks {{instruction}}: every example would get the same prompt")
+        if self.prompt_with_system is not None and "{system}" not in self.prompt_with_system:
+            raise ValueError("prompt_with_system lacks {system}: the system message would be lost")
+        if self.answer.count("{answer}") != 1:
+            raise ValueError("answer must hold {answer} once: it is what is learned")
         return self
 
 
@@ -110,12 +140,41 @@ class Columns(Section):
     output: str | None = None
     prompt: str | None = None
     completion: str | None = None
+    messages: str | None = None
     text: str | None = None
 
 
+SourceName = Annotated[str, Field(min_length=1)]
+FormatName = Literal["auto", "alpaca", "prompt_completion", "question_answer", "messages", "sharegpt", "text"]
+
+
+class Source(Section):
+    """One of several sources of training rows."""
+
+    source: SourceName
+    """A file, a folder, a pattern (`chats/*.jsonl`), a hub id, or `starter:train`."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """How often its rows are seen in a pass: 2 is every row twice, 0.5 a seeded half of them. Default: 1."""
+    rows: Positive | None = None
+    """How many of its rows are seen in a pass, in place of `weight`; more than it has repeats them."""
+    revision: str | None = None
+    """As `data.revision`, for this source."""
+    format: FormatName | None = None
+    """As `data.format`, for this source."""
+    columns: Columns | None = None
+    """As `data.columns`, for this source."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Source:
+        if self.weight is not None and self.rows is not None:
+            raise ValueError("rows: the weight is given, too. Keep one of them")
+        return self
+
+
 class DataSection(Section):
-    train: Annotated[str, Field(min_length=1)]
-    """What to learn from: a .json, .jsonl, .csv or .parquet file, a hub id, or `starter:train`."""
+    train: SourceName | Annotated[list[SourceName | Source], Field(min_length=1)]
+    """What to learn from: a file (.json, .jsonl, .csv, .tsv, .parquet, .txt; also .gz and .zst), a folder, a pattern, a
+    hub id, `starter:train`, or a list of these."""
     validation: str | None = None
     """Rows for the validation loss; null takes `validation_fraction` of the training rows."""
     test: str | None = None
@@ -124,14 +183,19 @@ class DataSection(Section):
     """Share of the training rows set aside when `validation` is null; 0 trains without validation."""
     test_fraction: Fraction = 0.0
     """Share of the training rows set aside when `test` is null."""
+    split: Literal["groups", "rows"] = "groups"
+    """How rows are set aside: `groups` keeps near-duplicates and rows of one prompt on one side."""
     revision: str = "main"
     """Branch, tag or commit of a hub id."""
-    format: Literal["auto", "alpaca", "prompt_completion", "text"] = "auto"
-    """The shape of a row; `auto` decides by the columns. `text` learns every token, not completions."""
+    format: FormatName = "auto"
+    """The shape of a row; `auto` decides by columns and content, and says why. `text` learns every token."""
     columns: Columns = Columns()
     """Names of the columns where they are not the format's own."""
-    template: Literal["alpaca", "plain"] | CustomTemplate = "alpaca"
-    """How an example becomes a prompt; saved with the adapter and used wherever it is prompted."""
+    template: (
+        Literal["alpaca", "alpaca_short", "plain", "chatml", "phi3", "vicuna", "bos_sep_eos", "tokenizer"]
+        | CustomTemplate
+    ) = "alpaca"
+    """How an example becomes a prompt, `tokenizer` by its own chat template; saved with the adapter and used again."""
     max_length: Positive = 512
     """Longest row in tokens, prompt, completion and stop token together."""
     overlong: Literal["truncate", "drop", "error"] = "truncate"
@@ -142,6 +206,19 @@ class DataSection(Section):
     """`format: text` only: join the documents and cut them into rows of exactly `max_length`."""
     limit: Positive | None = None
     """Use only the first rows of `train` (after the seeded shuffle of the split)."""
+
+    def sources(self) -> tuple[Source, ...]:
+        """What `train` names, each as a `Source`."""
+        named = [self.train] if isinstance(self.train, str) else self.train
+        return tuple(each if isinstance(each, Source) else Source(source=each) for each in named)
+
+    def all_names(self) -> list[str]:
+        """Every source, those of validation and test included."""
+        return [*(each.source for each in self.sources()), *(s for s in (self.validation, self.test) if s)]
+
+    def train_name(self) -> str:
+        """The training rows, for a message."""
+        return ", ".join(source.source for source in self.sources())
 
 
 class EarlyStopping(Section):
@@ -160,6 +237,8 @@ class TrainingSection(Section):
     """Rows per forward pass and device."""
     accumulation: Positive = 1
     """Forward passes per optimizer step."""
+    micro_batch: Literal["auto", "fixed"] = "auto"
+    """A batch too large for memory: `auto` computes it in smaller passes, to the same result; `fixed` stops."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate. Default: 2e-4 for lora, 5e-5 for full."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -189,10 +268,14 @@ class TrainingSection(Section):
     """Steps between lines of metrics.jsonl."""
     evaluate_every: Positive | Literal["epoch", "never"] = "epoch"
     """Steps between validation losses."""
-    save_every: Positive | Literal["epoch", "never"] = "never"
-    """Steps between checkpoints (gone when a run is done); with `keep_best` it follows `evaluate_every`."""
+    save_every: Positive | Literal["epoch", "never"] | Minutes = "10min"
+    """Steps (or minutes, as `10min`) between checkpoints, which are gone when a run is done; with `keep_best` each
+    evaluation writes one too. A run that a signal stops saves even with `never`."""
     keep_best: bool = False
     """Hand over the weights of the lowest validation loss instead of the last ones."""
+    ledger: bool = False
+    """Write the loss of each training row before and after to ledger.jsonl (`data worst` reads it); costs two forward
+    passes over the training rows."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation loss no longer falls; implies `keep_best`."""
 
@@ -202,6 +285,21 @@ class TrainingSection(Section):
             key = "early_stopping" if self.early_stopping else "keep_best"
             raise ValueError(f"{key} needs a validation loss: set evaluate_every to a number or to epoch")
         return self
+
+
+class SpeedSection(Section):
+    """Ways of computing the same in less time; each can be switched off to see that it is the same."""
+
+    completion_head: bool = True
+    """Off CUDA, score the learned positions only (TRL scores all of them there)."""
+    shared_preamble: bool = True
+    """Compute the tokens that all prompts of a batch begin with once (without dropout, and off CUDA)."""
+    length_buckets: bool = True
+    """Batches of rows of like length, so that little is padded; the order stays shuffled."""
+    cache: bool = True
+    """Keep prepared rows for the next run, by content, never stale; PEFT_INSTRUCT_CACHE names the folder, or `off`."""
+    frozen_weights: Literal["auto", "fp32"] = "auto"
+    """How a frozen base is held under LoRA: `auto` in `training.precision`, so that nothing is cast at each step."""
 
 
 class SamplesSection(Section):
@@ -248,6 +346,7 @@ class Recipe(Section):
     method: MethodSection = MethodSection()
     data: DataSection
     training: TrainingSection
+    speed: SpeedSection = SpeedSection()
     samples: SamplesSection = SamplesSection()
     generation: GenerationSection = GenerationSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -281,6 +380,11 @@ class Recipe(Section):
         needs_validation = [key for key in ("early_stopping", "keep_best") if getattr(self.training, key)]
         if needs_validation and self.data.validation is None and self.data.validation_fraction == 0:
             problems.append(f"training.{needs_validation[0]}: needs validation rows. Set data.validation_fraction")
+        for key, text in (("name", self.name), ("data.template", str(self.data.template))):
+            if hide_secrets(text) != text:
+                problems.append(
+                    f"{key}: holds what looks like a key or a password, and is handed on as it is. Remove it"
+                )
         if self.data.validation_fraction + self.data.test_fraction >= 1:
             problems.append("data.validation_fraction: with test_fraction it leaves no training rows")
         if problems:

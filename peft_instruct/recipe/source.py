@@ -35,20 +35,29 @@ class Source:
     places: dict[KeyPath, str] = field(default_factory=dict)
 
 
+def read_text(path: Path) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RecipeError: not readable, not UTF-8, or larger than a recipe ever is.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RecipeError(f"{path}: larger than {MOST_BYTES} bytes. A recipe is a page of YAML.")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+
+
 def read_source(path: Path) -> Source:
     """The plain values of a YAML mapping with `file:line:column` of each key.
 
     Raises:
         RecipeError: not readable, not YAML, a duplicate key, not a mapping, or larger than the caps above.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise RecipeError(f"{path}: larger than {MOST_BYTES} bytes. A recipe is a page of YAML.")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    text = read_text(path)
     label = str(path)
     try:
         loaded = _load(text, label)
@@ -79,6 +88,9 @@ def _load(text: str, label: str) -> Any:
         return reader.load(StringIO(text))
     except _TooDeepError as error:
         raise RecipeError(f"{label}: {_TOO_MUCH}") from error
+    except (AttributeError, LookupError, TypeError) as error:
+        # ruamel 0.18 on `!!omap x` or a bare `!!float`; fuzzing found these.
+        raise YAMLError("a tag that does not hold for its value") from error
 
 
 class _TooDeepError(Exception):

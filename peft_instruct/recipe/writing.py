@@ -14,11 +14,12 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from peft_instruct.recipe.reader import Resolved
 from peft_instruct.recipe.schema import Recipe
 from peft_instruct.recipe.source import KeyPath
+from peft_instruct.secrets import hide_in, hide_secrets
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Every value of a recipe, such that `Recipe.model_validate` gives the same recipe again."""
-    values = recipe.model_dump(mode="json")
+    """Every value of a recipe, such that `Recipe.model_validate` gives the same recipe again, but for secrets in it."""
+    values: dict[str, Any] = hide_in(recipe.model_dump(mode="json"))
     if recipe.method.kind == "full":
         values["method"] = {"kind": "full"}
     return values
@@ -49,7 +50,7 @@ def explain(resolved: Resolved) -> list[tuple[str, str, str]]:
         # A section that a file opens says nothing of the keys that the file leaves out.
         if path not in resolved.origins and not any(isinstance(part, int) for part in path):
             origin = "default"
-        rows.append((".".join(map(str, path)), json.dumps(value, ensure_ascii=False), origin))
+        rows.append((".".join(map(str, path)), json.dumps(value, ensure_ascii=False), hide_secrets(origin)))
     return rows
 
 
