@@ -15,20 +15,21 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "peft_instruct"
 # Each room with what it may import from; a room may always import from itself.
-LEFT = ("errors", "environment", "recipe", "data", "model", "adapter")
+LEFT = ("errors", "secrets", "environment", "recipe", "data", "model", "adapter")
 BESIDE = ("inference", "evaluation", "bench", "training", "report", "starter")
 LAW: dict[str, set[str]] = {
     "errors": set(),
-    "environment": {"errors"},
-    "recipe": set(LEFT[:2]),
-    "data": set(LEFT[:3]),
-    "model": set(LEFT[:4]),
-    "adapter": set(LEFT[:5]),
+    "secrets": set(),
+    "environment": set(LEFT[:2]),
+    "recipe": set(LEFT[:3]),
+    "data": set(LEFT[:4]),
+    "model": set(LEFT[:5]),
+    "adapter": set(LEFT[:6]),
     "inference": set(LEFT),
     "evaluation": set(LEFT),
     "bench": set(LEFT),
     "training": set(LEFT),
-    "report": {"errors", "recipe"},
+    "report": {"errors", "secrets", "recipe"},
     "starter": set(),
     "commands": {*LEFT, *BESIDE},
     "cli": {*LEFT, *BESIDE, "commands"},
@@ -126,7 +127,7 @@ def test_a_library_has_one_door(library: str) -> None:
 
 def test_nothing_heavy_is_imported_by_the_rooms_that_start_every_command() -> None:
     early = [found for found in ALL if found.is_early and found.module.split(".")[0] in HEAVY]
-    light = ("cli", "__main__", "__init__", "errors", "environment", "recipe", "data")
+    light = ("cli", "__main__", "__init__", "errors", "secrets", "environment", "recipe", "data")
     assert [found.place for found in early if found.room in light] == []
 
 
@@ -188,7 +189,7 @@ def test_help_needs_no_recipe_either() -> None:
 
 
 def test_help_and_validate_answer_within_a_quarter_of_a_second() -> None:
-    """On a machine where `import click` takes 0.05 s; a slower one is granted the same proportion.
+    """On a machine where `import click` takes 0.042 s; a slower one is granted the same proportion.
 
     Processor seconds and the least of five, in turn with the yardstick: other work on the machine only adds.
     """
@@ -205,6 +206,6 @@ def test_help_and_validate_answer_within_a_quarter_of_a_second() -> None:
             after = os.times()
             used = after.children_user - before.children_user + after.children_system - before.children_system
             seconds[name].append(used)
-    limit = max(0.25, 5 * min(seconds["click"]))
+    limit = max(0.25, 6 * min(seconds["click"]))
     assert min(seconds["help"]) < limit
     assert min(seconds["validate"]) < limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -62,3 +63,19 @@ def test_the_figures_of_the_tour_are_those_of_the_shipped_run() -> None:
     assert f"{metrics['num_steps']} steps in {metrics['train_seconds']:.1f} s" in README
     unseen = json.loads((REPOSITORY / "benchmarks/results/quickstart_lora_unseen.json").read_text())
     assert f"answers {unseen['tuned']['exact_match']:.1%} (" in README
+
+
+def test_the_figures_of_the_fuzzing_are_those_of_its_result_file() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/robustness.json").read_text(encoding="utf-8"))
+    assert found["num_tracebacks"] == 0
+    assert f"{found['num_cases']:,} mutations, no traceback, the slowest {found['slowest_seconds']:.2f} s" in README
+
+
+def test_the_starters_table_is_what_its_command_makes_of_the_result_file() -> None:
+    script, result = "starter_table", "starter_table.json"
+    found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    record = json.loads((REPOSITORY / "benchmarks" / "results" / result).read_text(encoding="utf-8"))
+    assert f"{module.BEGIN}\n{module.table(record)}\n{module.END}" in README
