@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2)
 METHODS = {
     "LoRA r=4": ("quickstart_lora", ["method.rank=4", "method.alpha=8"]),
     "LoRA r=16": ("quickstart_lora", ["method.rank=16", "method.alpha=32"]),
-    "rsLoRA r=16": ("quickstart_lora", ["method.rank=16", "method.rslora=true", "method.alpha=8"]),
+    "rsLoRA r=16": ("quickstart_lora", ["method.rank=16", "method.rslora=true", "method.alpha=16"]),
     "DoRA r=16": ("quickstart_dora", ["method.rank=16", "method.alpha=32"]),
     "full": ("quickstart_full", []),
 }
