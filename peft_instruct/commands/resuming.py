@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from peft_instruct.adapter.storage import write_last
 from peft_instruct.errors import AdapterError, RecipeError
+from peft_instruct.recipe.writing import change, differences
 from peft_instruct.training.checkpoints import (
     CHECKPOINTS,
     SET_ASIDE,
@@ -115,8 +114,8 @@ def _copied(checkpoint: Checkpoint, checkpoints: Path) -> Checkpoint:
 def _refuse_another_run(checkpoint: Checkpoint, run: RunIdentity, world_size: int, allowed: bool, say: Say) -> None:
     then = checkpoint.manifest
     keys = [
-        f"{key}: {_shown(before)} -> {_shown(now)}"
-        for key, before, now in _differences(then.recipe, run.recipe)
+        change(key, before, now)
+        for key, before, now in differences(then.recipe, run.recipe)
         if not _is_of(key, NEVER_MATTERS)
     ]
     if then.data_fingerprint != run.data_fingerprint:
@@ -136,24 +135,9 @@ def _refuse_another_run(checkpoint: Checkpoint, run: RunIdentity, world_size: in
         say("going on with changes, which hold from the next step on (the learning rate is the new schedule's there):")
     for line in keys:
         say(f"  {line}")
-    for key, before, now in _differences(then.environment, run.environment):
+    for key, before, now in differences(then.environment, run.environment):
         say(f"note: {key} was {before}, now {now}: the last bits may differ from an uninterrupted run")
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, before, now) of every leaf that differs, sections as `a.b`."""
-    for key in dict.fromkeys([*then, *now]):
-        before, after = then.get(key), now.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from ((f"{key}.{inner}", a, b) for inner, a, b in _differences(before, after))
-        elif before != after:
-            yield key, before, after
 
 
 def _is_of(key: str, names: tuple[str, ...]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,17 +9,18 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from peft_instruct.adapter.storage import LOCK, MANIFEST, sync_folder
-from peft_instruct.errors import AdapterError, PeftInstructError
-from peft_instruct.recipe import Recipe
+from peft_instruct.errors import MOST_PROBLEMS_SHOWN, AdapterError, PeftInstructError, RecipeError
+from peft_instruct.recipe import Recipe, load_recipe
+from peft_instruct.recipe.writing import change, differences, recipe_values
 
 Say = Callable[[str], None]
 OURS = frozenset({
@@ -38,10 +39,12 @@ class RunFolder:
     Attributes:
         final: where the adapter lands, and where an earlier one may be.
         work: where the run writes until then.
+        is_finished: `final` holds what this very recipe has trained; that its base and data are the same is not known.
     """
 
     final: Path
     work: Path
+    is_finished: bool = False
 
     @property
     def replaced(self) -> Path:
@@ -53,16 +56,20 @@ class RunFolder:
             os.rename(self.final, self.replaced)
         os.rename(self.work, self.final)
         sync_folder(self.final.parent)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """What is of use only on the way there; the lock goes last, so that one that is left says that more is."""
         shutil.rmtree(self.replaced, ignore_errors=True)
-        (self.final / LOCK).unlink(missing_ok=True)
         shutil.rmtree(self.final / "checkpoints", ignore_errors=True)
+        (self.final / LOCK).unlink(missing_ok=True)
 
     def recover(self) -> None:
-        """What a crash between the two renames left: the earlier adapter comes back."""
+        """What a crash left: between the two renames the earlier adapter comes back, after them the rest is tidied."""
         if self.replaced.is_dir() and not self.final.exists():
             os.rename(self.replaced, self.final)
-        elif self.replaced.is_dir() and (self.final / MANIFEST).is_file():
-            shutil.rmtree(self.replaced, ignore_errors=True)
+        elif (self.final / MANIFEST).is_file() and (self.replaced.is_dir() or (self.final / LOCK).is_file()):
+            self._tidy()
 
 
 @contextmanager
@@ -91,12 +98,17 @@ def claimed(final: Path, recipe: Recipe, if_exists: str, say: Say) -> Iterator[R
                            "--out.") from error  # fmt: skip
     try:
         folder.recover()
-        _check_content(folder, recipe, if_exists)
+        _check_content(folder, recipe)
+        if if_exists == "refuse" and folder.final.is_dir() and any(folder.final.iterdir()):
+            _check_finished(folder.final, recipe)
+            folder = replace(folder, is_finished=True)
         yield folder
     finally:
         # Unlinked while it is held: who waits for it sees that it is gone. A run that left nothing leaves no folder.
+        # Once a run is put in its place, the next one may have a lock there already.
         with suppress(OSError):
-            (folder.work / LOCK).unlink(missing_ok=True)
+            if _names_this_process(folder.work / LOCK):
+                (folder.work / LOCK).unlink()
         lock.release()
         with suppress(OSError):
             folder.work.rmdir()
@@ -109,7 +121,7 @@ def _check_place(final: Path) -> None:
         raise AdapterError(f"{final}: is a mount point, which cannot be renamed. Name a folder in it with --out.")
 
 
-def _check_content(folder: RunFolder, recipe: Recipe, if_exists: str) -> None:
+def _check_content(folder: RunFolder, recipe: Recipe) -> None:
     for place in (folder.final, folder.work):
         found = {path.name for path in place.iterdir()} if place.is_dir() else set()
         if place == folder.work:
@@ -122,12 +134,31 @@ def _check_content(folder: RunFolder, recipe: Recipe, if_exists: str) -> None:
         for key, read in (("model.base", recipe.model.base), *(("data", name) for name in recipe.data.all_names())):
             if found and Path(read).exists() and Path(read).resolve().is_relative_to(place.resolve()):
                 raise AdapterError(f"{place}: {key} is in it and would be lost. Name another folder with --out.")
-    if if_exists == "refuse" and folder.final.is_dir() and any(folder.final.iterdir()):
-        what = "a finished adapter" if (folder.final / MANIFEST).is_file() else "an unfinished run"
-        raise AdapterError(
-            f"{folder.final}: holds {what}; nothing was trained. Replace it with --if-exists replace, or name another "
-            "folder with --out."
-        )
+
+
+def _check_finished(final: Path, recipe: Recipe) -> None:
+    """Refuse all but a finished adapter of this recipe, as its recipe.yaml says, which the manifest vouches for."""
+    if not (final / MANIFEST).is_file():
+        raise kept(final, "an unfinished run")
+    try:
+        then = load_recipe(str(final / "recipe.yaml"))
+    except RecipeError as error:
+        raise kept(final, "a damaged adapter", [str(error)]) from error
+    others = [change(*found) for found in differences(recipe_values(then), recipe_values(recipe))]
+    if others:
+        raise kept(final, "a finished adapter of another recipe", others)
+
+
+def kept(final: Path, what: str, why: Sequence[str] = ()) -> AdapterError:
+    """The refusal to train over what a folder holds."""
+    lines = [*why[:MOST_PROBLEMS_SHOWN], *(["..."] if len(why) > MOST_PROBLEMS_SHOWN else [])]
+    return AdapterError(
+        "\n  ".join([
+            f"{final}: holds {what}; nothing was trained. Replace it with --if-exists replace, or name another "
+            "folder with --out.",
+            *lines,
+        ])
+    )  # fmt: skip
 
 
 def _take(lock: Path, say: Say) -> None:
@@ -136,6 +167,10 @@ def _take(lock: Path, say: Say) -> None:
         say(f"{lock.parent}: took over the lock of {_holder(lock)}, which ended without releasing it")
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}) + "\n")
+
+
+def _names_this_process(lock: Path) -> bool:
+    return _holder(lock).startswith(f"process {os.getpid()} on {socket.gethostname()} ")
 
 
 def _holder(lock: Path) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.commands.run_folder import claimed
@@ -16,6 +16,9 @@ from peft_instruct.environment import prepare_environment, seen_from
 from peft_instruct.errors import UnavailableError
 from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from peft_instruct.commands.finished import Finished
 
 Say = Callable[[str], None]
 ADAPTERS = Path("adapters")
@@ -113,12 +116,12 @@ def train(
     allow_changes: bool = False,
     say: Say,
     live: Say | None = None,
-) -> TrainResult:
+) -> TrainResult | Finished:
     """Train what a recipe says and hand over a folder whose content is proven.
 
     Args:
         out: the adapter folder; `adapters/<name>` by default.
-        if_exists: `refuse` or `replace` a finished adapter in that folder.
+        if_exists: `refuse` or `replace` a finished adapter in that folder; refused, one of this very run is returned.
         resume: `auto` goes on with an unfinished run, `none` starts anew, a path names a checkpoint or a run.
         allow_changes: go on although the recipe or the data are others than the checkpoint's.
         live: takes the progress line where it can be rewritten in place; `say` takes plain lines.
@@ -135,6 +138,10 @@ def train(
         hub = prepare_environment(hub_ids_of(recipe))
         # Before torch is imported: a base that cannot be had is told at once.
         location = locate(recipe.model.base, recipe.model.revision, hub)
+        if folder.is_finished:
+            from peft_instruct.commands.finished import finished_already
+
+            return finished_already(folder.final, recipe, location, hub, say)
         from peft_instruct.commands.resuming import Resume
         from peft_instruct.commands.train_run import Run
 

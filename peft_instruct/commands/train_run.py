@@ -27,10 +27,10 @@ from peft_instruct.adapter.proofs import probe_inputs, probe_logits, prove_reloa
 from peft_instruct.adapter.storage import sync_tree
 from peft_instruct.bench.memory import peak_memory
 from peft_instruct.commands.held_out import HeldOut, side_by_side
+from peft_instruct.commands.preparing import base_fingerprint, preparation_of, tokenizer_location
 from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
 from peft_instruct.commands.signals import StopSignals
 from peft_instruct.commands.train import Answer, TrainResult, figure
-from peft_instruct.data.cache import Cache
 from peft_instruct.data.prepare import InstructionData
 from peft_instruct.data.prepared import Preparation
 from peft_instruct.data.stopping import stop_warning
@@ -43,9 +43,8 @@ from peft_instruct.model.adapters import Trainable, borrow_frozen, let_go_of_fro
 from peft_instruct.model.base import Base, check_lengths, load_base
 from peft_instruct.model.device import Compute, choose_compute, environment_stamp
 from peft_instruct.model.families import resolve_targets
-from peft_instruct.model.location import Location, locate, weight_fingerprint
+from peft_instruct.model.location import Location
 from peft_instruct.model.scoring import RowScores, score_rows
-from peft_instruct.model.tokenizer import template_in
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.writing import recipe_hash, recipe_values, recipe_yaml
@@ -177,11 +176,8 @@ class Run:
         recipe = self.recipe
         compute = choose_compute(*self._asked())
         check_lengths(self.location, recipe.data.max_length, recipe.model.architecture)
-        other = recipe.model.tokenizer
-        tokenizer_location = locate(other, "main", self.hub, "model.tokenizer") if other else None
-        template = template_in((tokenizer_location or self.location).folder, recipe.data.template)
-        cache = Cache.of_user(recipe.speed.cache)
-        preparation = Preparation(recipe.data, recipe.training.seed, cache, template, self.say)
+        tokenizer = tokenizer_location(recipe, self.hub)
+        preparation = preparation_of(recipe, self.location, tokenizer, self.say)
         data = preparation.data()
         for note in data.notes:
             self.say(note)
@@ -191,7 +187,7 @@ class Run:
             recipe.model,
             self.location,
             compute,
-            tokenizer_location=tokenizer_location,
+            tokenizer_location=tokenizer,
             stop=data.template.stop,
             seed=recipe.training.seed,
         )
@@ -209,7 +205,7 @@ class Run:
         recipe = self.recipe
         return RunIdentity(
             recipe=recipe_values(recipe),
-            base_fingerprint=weight_fingerprint(self.location) if recipe.model.init == "pretrained" else "",
+            base_fingerprint=base_fingerprint(recipe, self.location),
             data_fingerprint=data.fingerprint,
             environment={**library_versions(), "device": compute.device_name, "precision": compute.precision},
         )

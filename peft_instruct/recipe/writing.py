@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from typing import Any
 
@@ -15,6 +15,8 @@ from peft_instruct.recipe.reader import Resolved
 from peft_instruct.recipe.schema import Recipe
 from peft_instruct.recipe.source import KeyPath
 from peft_instruct.secrets import hide_in, hide_secrets
+
+MOST_SHOWN = 60
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
@@ -37,6 +39,21 @@ def recipe_yaml(recipe: Recipe) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 of the resolved values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(recipe_values(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(key, before, now) of every leaf that differs, sections as `a.b`."""
+    for key in dict.fromkeys([*then, *now]):
+        before, after = then.get(key), now.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from ((f"{key}.{inner}", a, b) for inner, a, b in differences(before, after))
+        elif before != after:
+            yield key, before, after
+
+
+def change(key: str, before: Any, now: Any) -> str:
+    """`key: before -> now` in one line; a long value is cut."""
+    return f"{key}: {_shown(before)} -> {_shown(now)}"
 
 
 def explain(resolved: Resolved) -> list[tuple[str, str, str]]:
@@ -67,6 +84,11 @@ def schema() -> dict[str, Any]:
     for section in document["$defs"].values():
         section.pop("required", None)
     return document
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def _quoted(values: Any) -> Any:

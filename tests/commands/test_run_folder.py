@@ -64,6 +64,16 @@ def test_a_crash_between_the_two_renames_loses_neither_adapter(tmp_path: Path) -
         assert not folder.replaced.exists()
 
 
+def test_the_lock_of_who_comes_next_is_left_to_it(tmp_path: Path) -> None:
+    """Between a run's being put in place and its end another one may begin."""
+    with claimed(tmp_path / "a", RECIPE, "refuse", print) as folder:
+        finish(folder.work, "new")
+        folder.put_in_place()
+        folder.work.mkdir()
+        (folder.work / LOCK).write_text('{"pid": 4242, "host": "here", "since": "2026-01-01"}')
+    assert (folder.work / LOCK).is_file()
+
+
 def test_a_working_folder_of_someone_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "a.run").mkdir()
     (tmp_path / "a.run" / "thesis.txt").write_text("mine")

@@ -31,7 +31,9 @@ def finished(tiny_adapter_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_finished_adapter_is_not_overwritten_unasked(tiny_recipe: Path, finished: Path) -> None:
     with pytest.raises(
-        AdapterError, match=r"holds a finished adapter; nothing was trained\. Replace it with --if-exists replace"
+        AdapterError,
+        match=r"(?s)holds a finished adapter of another recipe; nothing was trained\."
+        r" Replace it with --if-exists replace.*\n  training\.max_steps: 12 -> 3\n",
     ):
         train(str(tiny_recipe), QUICK, out=finished, say=silent)
     open_adapter(finished)

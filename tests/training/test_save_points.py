@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from write_points import killed_at
 
-from peft_instruct.adapter.storage import MANIFEST
+from peft_instruct.adapter.storage import LOCK, MANIFEST
 from peft_instruct.commands.run_folder import RunFolder
 from peft_instruct.training.checkpoints import newest, verify
 
@@ -51,13 +51,17 @@ def test_every_write_point_of_putting_an_adapter_in_its_place(tmp_path: Path) ->
         shutil.rmtree(tmp_path)
         for place, text in ((folder.final, "old"), (folder.work, "new")):
             (place / "checkpoints").mkdir(parents=True)
-            for name in (MANIFEST, "recipe.yaml", "checkpoints/state"):
+            for name in (MANIFEST, "recipe.yaml", "checkpoints/state", LOCK):
                 (place / name).write_text(text)
+        (folder.final / LOCK).unlink()
         died = killed_at(number, tmp_path, folder.put_in_place)
         folder.recover()
         text = (folder.final / MANIFEST).read_text()
         assert (folder.final / "recipe.yaml").read_text() == text
-        assert text == "new" or (folder.work / MANIFEST).read_text() == "new"
+        if text == "new":
+            assert {path.name for path in tmp_path.rglob("*")} == {"a", MANIFEST, "recipe.yaml"}
+        else:
+            assert (folder.work / MANIFEST).read_text() == "new"
         seen.add(text)
         if not died:
             break
