@@ -68,9 +68,21 @@ def plan(
         raise RecipeError.of("bench", problems)
     grid = product(*(dict.fromkeys(words) for words in values.values()))
     return [
-        Cell(device=device, method=method, precision=precision, batch_size=batch_size, max_length=length)
+        Cell(
+            device=device,
+            method=method,
+            precision=precision,
+            batch_size=batch_size,
+            max_length=length,
+            rank=rank_of(recipe, method),
+        )
         for device, method, precision, batch_size, length in grid
     ]
+
+
+def rank_of(recipe: Recipe, method: str) -> int | None:
+    """The rank that a method takes from the recipe; full training has none."""
+    return None if METHODS[method][0] == "full" else recipe.method.rank
 
 
 def cell_recipe(recipe: Recipe, cell: Cell, num_steps: int) -> Recipe:
@@ -85,8 +97,9 @@ def cell_recipe(recipe: Recipe, cell: Cell, num_steps: int) -> Recipe:
     if kind == "full":
         values["method"] = {"kind": "full"}
     else:
-        values["method"] |= {"kind": "lora", "dora": dora}
-    values["data"]["max_length"] = cell.max_length
+        values["method"] |= {"kind": "lora", "dora": dora} | ({"rank": cell.rank} if cell.rank else {})
+    if cell.axis != "length":  # there whole rows are joined and cut, so that every row is as long as the cell says
+        values["data"]["max_length"] = cell.max_length
     values["training"] |= {
         "device": cell.device,
         "precision": cell.precision,

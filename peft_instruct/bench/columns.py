@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from peft_instruct.bench.records import BenchRow, Measurement
 
 HEADER = (
-    "device", "method", "dtype", "batch", "max length", "tokens/s", "slowest–fastest", "completion/s", "s/step",
+    "device", "method", "rank", "dtype", "batch", "max length", "tokens/s", "slowest–fastest", "completion/s", "s/step",
     "data/fwd/bwd/opt %",
     "peak GB", "loaded GB", "GFLOP/s of matrix rate", "",
 )  # fmt: skip
@@ -17,9 +17,9 @@ _NONE = "–"
 def table_row(row: BenchRow) -> list[str]:
     """The cells under HEADER: what was really used where it was measured, what was asked for where it failed."""
     cell, found = row.cell, row.measurement
-    asked = [cell.method, cell.precision, str(cell.batch_size), str(cell.max_length)]
+    asked = [cell.method, str(cell.rank or _NONE), cell.precision, str(cell.batch_size), str(cell.max_length)]
     if found is not None:
-        return [found.device, asked[0], found.dtype, *asked[2:], *_figures(found), ""]
+        return [found.device, *asked[:2], found.dtype, *asked[3:], *_figures(found), ""]
     # What is not here is not here for any method.
     words = asked if row.status == "failed" else [_NONE] * len(asked)
     return [cell.device, *words, *[_NONE] * (len(HEADER) - len(words) - 2), row.status]

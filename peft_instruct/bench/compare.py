@@ -13,7 +13,7 @@ from peft_instruct.bench.records import BenchFile, BenchRow
 SAME_WORK_FRACTION = 0.01
 """Real tokens per step may differ by this much before a ratio is noted as one of unlike work."""
 
-Work = tuple[str, str, int, int]
+Work = tuple[str, int | None, str, int, int, bool]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Comparison:
 
 
 def compare_files(files: Sequence[tuple[Path, BenchFile]]) -> Comparison:
-    """Group by method, precision asked for, batch size and length; the device is what is compared."""
+    """Group by method, rank, precision asked for, batch size and length; the device is what is compared."""
     labels = _labels([path for path, _ in files])
     groups: dict[Work, list[tuple[str, BenchRow]]] = {}
     absent: list[Line] = []
@@ -75,7 +75,7 @@ def compare_files(files: Sequence[tuple[Path, BenchFile]]) -> Comparison:
 
 def work_of(row: BenchRow) -> Work:
     cell = row.cell
-    return cell.method, cell.precision, cell.batch_size, cell.max_length
+    return cell.method, cell.rank, cell.precision, cell.batch_size, cell.max_length, cell.axis == "length"
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Quantity = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Axis = Literal["length", "batch", "rank", "method"]
 
 
 class Record(BaseModel):
@@ -26,16 +27,28 @@ class Record(BaseModel):
 
 
 class Cell(Record):
-    """What one process is asked to measure, in the words of the recipe."""
+    """What one process is asked to measure, in the words of the recipe.
+
+    Attributes:
+        rank: of the LoRA update; None in full training, and in files of earlier versions.
+        axis: the axis of a sweep that the cell is a point of. On `length` every row has exactly `max_length` tokens.
+    """
 
     device: Literal["cuda", "mps", "cpu"]
     method: Annotated[str, Field(min_length=1)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: Positive
     max_length: Positive
+    rank: Positive | None = None
+    axis: Axis | None = None
 
     def __str__(self) -> str:
-        return f"{self.device} {self.method} {self.precision} batch {self.batch_size} length {self.max_length}"
+        rank = f" rank {self.rank}" if self.rank else ""
+        exactly = "of exactly " if self.axis == "length" else ""
+        return (
+            f"{self.device} {self.method}{rank} {self.precision} batch {self.batch_size} length "
+            f"{exactly}{self.max_length}"
+        )
 
 
 class Spread(Record):
@@ -142,8 +155,30 @@ class BenchRow(Record):
         return self
 
 
+class Growth(Record):
+    """How cost grows along one axis of a sweep: slopes of log-log lines by least squares, over the measured points.
+
+    Attributes:
+        around: what the other axes were held at.
+        values: the measured points; an exponent needs two, and an axis of numbers.
+        memory_exponent: of the whole peak, weights and libraries included.
+    """
+
+    axis: Axis
+    device: Literal["cuda", "mps", "cpu"]
+    around: str
+    values: list[int | str]
+    seconds_exponent: float | None
+    tokens_per_second_exponent: float | None
+    memory_exponent: float | None
+
+
 class BenchFile(Record):
-    """One run of `bench` on one machine."""
+    """One run of `bench` on one machine.
+
+    Attributes:
+        growth: of its sweeps; files of earlier versions have none.
+    """
 
     schema_version: Literal[1] = 1
     created: str
@@ -151,6 +186,7 @@ class BenchFile(Record):
     recipe_sha256: str
     environment: dict[str, Any]
     rows: list[BenchRow]
+    growth: list[Growth] = []
 
 
 def write_bench(path: Path, file: BenchFile) -> None:

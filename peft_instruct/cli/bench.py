@@ -33,9 +33,17 @@ def bench() -> None:
 @click.option("--precisions", callback=several, metavar="A,B", help="auto, fp32, bf16, fp16.  [default: the recipe's]")
 @click.option("--batch-sizes", callback=several_numbers, metavar="N,M", help="[default: the recipe's]")
 @click.option("--lengths", callback=several_numbers, metavar="N,M", help="data.max_length.  [default: the recipe's]")
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="AXIS[=A,B]",
+    help="Vary length, batch, rank or method around the recipe's own point; several, one after another.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=10, help="Measured steps of each cell.")
 @click.option("--warmup", type=click.IntRange(min=0), default=3, help="Steps before them that are not measured.")
 @click.option("--out", type=click.Path(path_type=Path), help="The result file (JSON).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Where an SVG of how cost grows along a sweep goes.")
 @json_option
 def bench_run(
     recipe: str,
@@ -45,14 +53,16 @@ def bench_run(
     precisions: list[str] | None,
     batch_sizes: list[int] | None,
     lengths: list[int] | None,
+    sweeps: tuple[str, ...],
     steps: int,
     warmup: int,
     out: Path | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Measure RECIPE on every device, each cell in a process of its own.
 
-    Example: peft-instruct bench recipes/gpt2_lora.yaml --methods lora,full --out cpu.json
+    Example: peft-instruct bench recipes/gpt2_lora.yaml --sweep length --sweep rank=4,16,64 --plot growth.svg
     """
     from peft_instruct.commands.bench import bench as run
 
@@ -64,9 +74,11 @@ def bench_run(
         precisions=precisions,
         batch_sizes=batch_sizes,
         lengths=lengths,
+        sweeps=sweeps,
         steps=steps,
         warmup=warmup,
         out=out,
+        plot=plot,
         say=say,
     )
     show(result, as_json)

@@ -12,8 +12,11 @@ from typing import Any
 from peft_instruct.bench.cells import cell_recipe, plan
 from peft_instruct.bench.columns import HEADER, reason_line, table_row, without_repeated_absences
 from peft_instruct.bench.compare import Comparison, Line, compare_files
+from peft_instruct.bench.growth import curves, growth_lines, growths
 from peft_instruct.bench.isolated import run_isolated
 from peft_instruct.bench.records import BenchFile, BenchRow, Cell, Measurement, read_bench, write_bench
+from peft_instruct.bench.sweep import read_sweeps, swept
+from peft_instruct.commands.bench_plots import write_compare_plot, write_growth_plot
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import Recipe, load_recipe
@@ -29,10 +32,12 @@ class BenchResult:
 
     Attributes:
         path: the result file; None when none was asked for.
+        plot: where the plot of the sweeps was written; None when none was asked for.
     """
 
     file: BenchFile
     path: Path | None
+    plot: Path | None = None
 
     @property
     def num_measured(self) -> int:
@@ -44,8 +49,12 @@ class BenchResult:
     def text(self) -> str:
         rows = self.file.rows
         shown = [table_row(row) for row in without_repeated_absences(rows)]
-        lines = [text_table(HEADER, shown), "", *_remarks(rows)]
-        return "\n".join([*lines, f"written to {self.path}"] if self.path else lines)
+        lines = [text_table(HEADER, shown), ""]
+        for growth in self.file.growth:
+            lines += growth_lines(growth)
+        lines += _remarks(rows)
+        lines += [f"written to {self.path}"] if self.path else []
+        return "\n".join([*lines, f"plot: {self.plot}"] if self.plot else lines)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class CompareResult:
 
     comparison: Comparison
     plot: Path | None = None
-    _header: tuple[str, ...] = field(default=("file", *HEADER[:6], "ratio", *HEADER[6:]), repr=False)
+    _header: tuple[str, ...] = field(default=("file", *HEADER[:7], "ratio", *HEADER[7:]), repr=False)
 
     def record(self) -> dict[str, Any]:
         return {"lines": [line.record() for line in self.comparison.lines], "notes": list(self.comparison.notes)}
@@ -86,9 +95,11 @@ def bench(
     batch_sizes: Sequence[int] | None = None,
     lengths: Sequence[int] | None = None,
     precisions: Sequence[str] | None = None,
+    sweeps: Sequence[str] = (),
     steps: int = 10,
     warmup: int = 3,
     out: Path | None = None,
+    plot: Path | None = None,
     say: Callable[[str], None],
 ) -> BenchResult:
     """Measure every combination, each in a process of its own; what is not here or fails is a row that says so.
@@ -96,30 +107,43 @@ def bench(
     Args:
         devices: cuda, mps and cpu by default.
         methods, batch_sizes, lengths, precisions: the recipe's own by default.
+        sweeps: `AXIS=A,B` or `AXIS`, of length, batch, rank and method: varied one after another around the point that
+            the others name.
         steps: measured optimizer steps of a cell, after `warmup` unmeasured ones.
         out: the result file; written anew after every cell, so that an interrupted bench keeps what it has.
+        plot: where an SVG of how cost grows along each sweep goes.
 
     Raises:
         RecipeError: the recipe or a word of the call is wrong; no failure of a cell is raised.
     """
     if steps < 1 or warmup < 0:
         raise RecipeError(f"bench: {steps} steps after {warmup} of warm-up. expected at least 1 after 0 or more.")
+    axes = read_sweeps(sweeps)
+    if plot is not None and not axes:
+        raise RecipeError("bench: --plot draws what --sweep measures. expected --sweep length, say.")
     recipe = load_recipe(recipe_name, overrides)
     cells = plan(
         recipe, devices=devices, methods=methods, precisions=precisions, batch_sizes=batch_sizes, lengths=lengths
     )
+    cells = swept(recipe, cells, axes) if axes else cells
     devices_here, file = _devices_here(), _empty_file(recipe)
+    # Before an hour of measuring, not after it.
     if out is not None:
-        write_bench(out, file)  # before an hour of measuring, not after it
+        write_bench(out, file)
+    if plot is not None:
+        write_growth_plot(plot, [])
     for number, cell in enumerate(cells, start=1):
         say(f"cell {number} of {len(cells)}: {cell}, {warmup} + {steps} steps")
         began = time.monotonic()
         row = _measure(recipe, cell, steps, warmup) if cell.device in devices_here else _absent(cell)
         say(f"  {_outcome(row)} ({time.monotonic() - began:.1f} s)")
-        file = file.model_copy(update={"rows": [*file.rows, row]})
+        rows = [*file.rows, row]
+        file = file.model_copy(update={"rows": rows, "growth": growths(rows)})
         if out is not None:
             write_bench(out, file)
-    return BenchResult(file, out)
+    if plot is not None:
+        write_growth_plot(plot, curves(file.rows))
+    return BenchResult(file, out, plot)
 
 
 def compare(paths: Sequence[Path], plot: Path | None = None) -> CompareResult:
@@ -135,7 +159,7 @@ def compare(paths: Sequence[Path], plot: Path | None = None) -> CompareResult:
         raise RecipeError("bench compare: no file is named. expected result files of `peft-instruct bench --out`.")
     comparison = compare_files([(path, read_bench(path)) for path in paths])
     if plot is not None:
-        _write_plot(plot, comparison)
+        write_compare_plot(plot, comparison)
     return CompareResult(comparison, plot)
 
 
@@ -167,10 +191,15 @@ def _measure(recipe: Recipe, cell: Cell, steps: int, warmup: int) -> BenchRow:
         asked = cell_recipe(recipe, cell, warmup + steps)
     except RecipeError as error:
         return BenchRow(cell=cell, status="failed", reason=str(error))
-    found = run_isolated(CELL_MODULE, {"recipe": recipe_values(asked), "num_warmup": warmup})
+    found = run_isolated(CELL_MODULE, _request(asked, cell, warmup))
     if "measured" in found:
         return BenchRow(cell=cell, status="measured", measurement=Measurement.model_validate(found["measured"]))
     return BenchRow(cell=cell, status="failed", reason=found["failed"])
+
+
+def _request(asked: Recipe, cell: Cell, warmup: int) -> dict[str, Any]:
+    exact_length = cell.max_length if cell.axis == "length" else None
+    return {"recipe": recipe_values(asked), "num_warmup": warmup, "exact_length": exact_length}
 
 
 def _outcome(row: BenchRow) -> str:
@@ -199,23 +228,4 @@ def _remarks(rows: Sequence[BenchRow]) -> list[str]:
 
 def _compared_row(line: Line) -> list[str]:
     cells = table_row(line.row)
-    return [line.file, *cells[:6], "–" if line.ratio is None else f"{line.ratio:.2f}×", *cells[6:]]
-
-
-def _write_plot(path: Path, comparison: Comparison) -> None:
-    from peft_instruct.report.plots import Bar, bench_plot_svg
-
-    bars = []
-    for line in comparison.lines:
-        cell, found = line.row.cell, line.row.measurement
-        label = f"{line.file}: {cell.device} {cell.method} {cell.precision} {cell.batch_size}×{cell.max_length}"
-        if found is None:
-            bars.append(Bar(label, note=reason_line(line.row)))
-        else:
-            speed = found.tokens_per_second
-            label = f"{line.file}: {found.device} {cell.method} {found.dtype} {cell.batch_size}×{cell.max_length}"
-            bars.append(Bar(label, speed.median, speed.smallest, speed.largest, found.memory.peak_bytes))
-    try:
-        path.write_text(bench_plot_svg(bars), encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be written ({error.strerror}). Name another file with --plot.") from error
+    return [line.file, *cells[:7], "–" if line.ratio is None else f"{line.ratio:.2f}×", *cells[7:]]

@@ -22,21 +22,28 @@ SPLIT_STEPS = 2
 """Steps after the measured ones in which the clock is read between forward, backward and optimizer."""
 
 
-def run_cell(recipe: Recipe, num_warmup: int, hub: HubState) -> dict[str, Any]:
-    """Train the recipe's steps under the stopwatch; the imports of torch are inside, after the environment."""
+def run_cell(recipe: Recipe, num_warmup: int, hub: HubState, exact_length: int | None = None) -> dict[str, Any]:
+    """Train the recipe's steps under the stopwatch; the imports of torch are inside, after the environment.
+
+    Args:
+        exact_length: join and cut the rows, so that each has so many tokens; None takes them as they are.
+    """
     import torch
 
     try:
         with tempfile.TemporaryDirectory(prefix="peft-instruct-cell-") as folder:
-            return {"measured": measure_cell(recipe, num_warmup, hub, Path(folder))}
+            return {"measured": measure_cell(recipe, num_warmup, hub, Path(folder), exact_length)}
     except torch.OutOfMemoryError as error:
         return {"failed": f"out of memory ({str(error).splitlines()[0]})"}
     except PeftInstructError as error:
         return {"failed": hide_secrets(str(error))}
 
 
-def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -> dict[str, Any]:
+def measure_cell(
+    recipe: Recipe, num_warmup: int, hub: HubState, folder: Path, exact_length: int | None = None
+) -> dict[str, Any]:
     """Load, train, and read the clock, the memory and the device's own rate, in that order."""
+    from peft_instruct.bench.filled import filled_rows
     from peft_instruct.bench.flops import matrices_of
     from peft_instruct.bench.matrix_rate import measure_matrix_rate
     from peft_instruct.bench.measurement import summarize
@@ -57,7 +64,7 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
     recipe, section = recipe.model_copy(update={"training": training}), recipe.data
     compute = choose_compute(training.device, training.precision)
     location = locate(recipe.model.base, recipe.model.revision, hub)
-    check_lengths(location, section.max_length, recipe.model.architecture)
+    check_lengths(location, exact_length or section.max_length, recipe.model.architecture)
     other = recipe.model.tokenizer
     tokenizer_location = locate(other, "main", hub, "model.tokenizer") if other else None
     template = template_in((tokenizer_location or location).folder, section.template)
@@ -77,10 +84,13 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
 
     measured_steps = training.max_steps
     assert measured_steps is not None  # cell_recipe
-    training = training.model_copy(update={"max_steps": measured_steps + SPLIT_STEPS})
+    num_steps = measured_steps + SPLIT_STEPS
+    training = training.model_copy(update={"max_steps": num_steps})
     recipe = recipe.model_copy(update={"training": training})
+    rows_of_run = training.batch_size * training.accumulation * num_steps
+    train = filled_rows(tokens, exact_length, rows_of_run) if exact_length else tokens
     stopwatch = Stopwatch(compute.device)
-    trainer = build_trainer(recipe, base, trainable, tokens, [], folder=folder, callbacks=[stopwatch])
+    trainer = build_trainer(recipe, base, trainable, train, [], folder=folder, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
     stopwatch.split(trainer, after=measured_steps)
     witness = Witness(trainable.model)
@@ -100,7 +110,8 @@ def measure_cell(recipe: Recipe, num_warmup: int, hub: HubState, folder: Path) -
 def main(request: Path, out: Path) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(asked["recipe"])
-    result = run_cell(recipe, asked["num_warmup"], prepare_environment(hub_ids_of(recipe)))
+    hub = prepare_environment(hub_ids_of(recipe))
+    result = run_cell(recipe, asked["num_warmup"], hub, asked["exact_length"])
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(result), encoding="utf-8")
     os.replace(partial, out)

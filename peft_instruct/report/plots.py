@@ -64,7 +64,7 @@ def loss_plot_svg(records: Sequence[dict[str, Any]]) -> str:
         records: lines of metrics.jsonl; those with `step` and a finite `loss` or `validation_loss` are drawn.
     """
     train, validation = _series(records, "loss"), _series(records, "validation_loss")
-    with _figure(PANEL_INCHES) as figure:
+    with new_figure(PANEL_INCHES) as figure:
         axes = figure.add_subplot()
         if not train and not validation:
             axes.text(0.5, 0.5, "no loss was logged", ha="center", va="center", transform=axes.transAxes)
@@ -77,13 +77,13 @@ def loss_plot_svg(records: Sequence[dict[str, Any]]) -> str:
         axes.set_xlabel("step")
         axes.set_ylabel("loss (nats per completion token)")
         axes.grid(alpha=0.25)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def bench_plot_svg(bars: Sequence[Bar]) -> str:
     """Throughput and peak memory side by side, one line per bar, the first on top."""
     height = 1.4 + BAR_INCHES * max(len(bars), 1)
-    with _figure((9.6, height)) as figure:
+    with new_figure((9.6, height)) as figure:
         speed, memory = figure.subplots(1, 2, sharey=True)
         places = list(range(len(bars)))
         for place, bar in zip(places, bars, strict=True):
@@ -97,7 +97,7 @@ def bench_plot_svg(bars: Sequence[Bar]) -> str:
         for axes in (speed, memory):
             axes.tick_params(axis="y", length=0)
             axes.xaxis.label.set_size(8.5)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def histogram_svg(bins: Sequence[tuple[int, int, int]], limit: int) -> str:
@@ -107,7 +107,7 @@ def histogram_svg(bins: Sequence[tuple[int, int, int]], limit: int) -> str:
         bins: (first, last, rows), lengths in tokens.
         limit: drawn as a line, where it is within reach.
     """
-    with _figure(PANEL_INCHES) as figure:
+    with new_figure(PANEL_INCHES) as figure:
         axes = figure.add_subplot()
         starts = [first for first, _, _ in bins]
         axes.bar(starts, [count for _, _, count in bins], bins[0][1] - bins[0][0] + 1, align="edge", color=TRAIN_COLOUR)
@@ -116,7 +116,7 @@ def histogram_svg(bins: Sequence[tuple[int, int, int]], limit: int) -> str:
             axes.legend(frameon=False)
         axes.set_xlabel("tokens of a row")
         axes.set_ylabel("rows")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _draw_bar(speed: Axes, memory: Axes, place: int, bar: Bar) -> None:
@@ -140,13 +140,13 @@ def _marker(points: Sequence[tuple[int, float]]) -> str | None:
 
 
 @contextmanager
-def _figure(inches: tuple[float, float]) -> Iterator[Figure]:
+def new_figure(inches: tuple[float, float]) -> Iterator[Figure]:
     """A figure without pyplot: no global state, no display, nothing to close."""
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=inches, layout="constrained")
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
     out = io.StringIO()
     FigureCanvasSVG(figure).print_svg(out, metadata=_NO_METADATA)
     return out.getvalue()

@@ -36,6 +36,19 @@ def test_methods_are_compared_with_themselves_only() -> None:
     ]
 
 
+def test_ranks_and_rows_of_an_exact_length_are_other_work() -> None:
+    row = measured_row("cpu", 100.0)
+    others = [row.model_copy(update={"cell": row.cell.model_copy(update=change)})
+              for change in ({"rank": 8}, {"rank": 8, "axis": "length"}, {"rank": 8, "axis": "batch"})]  # fmt: skip
+    found = compare_files([(A, bench_file(row, *others[:2])), (B, bench_file(others[2]))])
+    assert [(line.file, line.row.cell.axis, line.ratio) for line in found.lines] == [
+        ("a.json", None, 1.0),
+        ("a.json", None, 1.0),
+        ("b.json", "batch", 1.0),
+        ("a.json", "length", 1.0),
+    ]
+
+
 def test_a_row_without_figures_has_no_ratio_and_is_no_reference() -> None:
     found = compare_files(
         [

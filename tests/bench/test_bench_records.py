@@ -22,6 +22,13 @@ def test_a_result_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["a.json"]
 
 
+def test_a_file_of_before_there_were_ranks_and_sweeps_is_read(tmp_path: Path) -> None:
+    document = bench_file(measured_row("cpu")).model_dump(mode="json")
+    del document["growth"], document["rows"][0]["cell"]["rank"], document["rows"][0]["cell"]["axis"]
+    (tmp_path / "old.json").write_text(json.dumps(document), encoding="utf-8")
+    assert read_bench(tmp_path / "old.json") == bench_file(measured_row("cpu"))
+
+
 @given(st.lists(st.floats(min_value=1e-6, max_value=1e12), min_size=1, max_size=20))
 def test_a_spread_has_its_median_between_its_ends(values: list[float]) -> None:
     found = Spread.of(values)

@@ -19,8 +19,8 @@ def recipe(tiny_recipe: Path) -> Recipe:
 def test_without_a_word_every_device_is_asked_for_what_the_recipe_says(recipe: Recipe) -> None:
     cells = plan(recipe)
     assert [cell.device for cell in cells] == list(DEVICES)
-    assert {(cell.method, cell.precision, cell.batch_size, cell.max_length) for cell in cells} == {
-        ("lora", "fp32", 8, 160)
+    assert {(cell.method, cell.rank, cell.precision, cell.batch_size, cell.max_length) for cell in cells} == {
+        ("lora", 4, "fp32", 8, 160)
     }
 
 
@@ -69,4 +69,4 @@ def test_a_recipe_that_a_method_cannot_train_is_told_with_the_cell(tmp_path: Pat
     (cell,) = plan(recipe, devices=["cpu"], methods=["lora"])
     with pytest.raises(RecipeError, match="an adapter on random weights cannot be used again") as error:
         cell_recipe(recipe, cell, 5)
-    assert str(error.value).startswith("cpu lora auto batch 8 length 512: ")
+    assert str(error.value).startswith("cpu lora rank 16 auto batch 8 length 512: ")

@@ -71,8 +71,8 @@ def test_a_failed_cell_is_a_row_with_its_reason_and_the_others_go_on(
     out = tmp_path / "b.json"
     found = bench(str(tiny_recipe), devices=["cpu"], batch_sizes=[8, 4], steps=2, warmup=1, out=out, say=lines.append)
     assert [row.status for row in found.file.rows] == ["failed", "measured"]
-    assert "cpu lora fp32 batch 8 length 160: failed: the process was ended by SIGKILL" in found.text()
-    assert lines[0] == "cell 1 of 2: cpu lora fp32 batch 8 length 160, 1 + 2 steps"
+    assert "cpu lora rank 4 fp32 batch 8 length 160: failed: the process was ended by SIGKILL" in found.text()
+    assert lines[0] == "cell 1 of 2: cpu lora rank 4 fp32 batch 8 length 160, 1 + 2 steps"
 
 
 def test_a_bench_that_is_interrupted_keeps_the_cells_it_has(
@@ -123,6 +123,52 @@ def test_compare_writes_one_table_with_ratios_in_text_and_markdown_and_a_plot(
     assert found.markdown().count("\n") == 5
     assert [line["file"] for line in found.record()["lines"]] == ["a.json", "b.json", "a.json", "b.json"]
     assert "absent: cuda is not here" in "".join(ElementTree.parse(plot).getroot().itertext())
+
+
+def test_a_sweep_is_measured_fitted_said_and_drawn(
+    tiny_recipe: Path, result: BenchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = result.file.rows[1].model_dump(mode="json")["measurement"]
+    asked: list[dict[str, Any]] = []
+
+    def answer(name: str, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        length = request["exact_length"] or request["recipe"]["data"]["max_length"]
+        seconds = {"median": length**1.5, "smallest": length**1.5, "largest": length**1.5}
+        return {"measured": {**figures, "step_seconds": seconds}} if length < 128 else {"failed": "out of memory"}
+
+    monkeypatch.setattr(module, "run_isolated", answer)
+    out, plot = tmp_path / "s.json", tmp_path / "s.svg"
+    words = ["length=32,64,128", "method=lora,full"]
+    found = bench(
+        str(tiny_recipe), ["data.max_length=100"], devices=["cpu"], sweeps=words, out=out, plot=plot, say=quiet
+    )
+    assert [request["exact_length"] for request in asked] == [32, 64, 128, None, None]
+    assert [request["recipe"]["data"]["max_length"] for request in asked] == [100] * 5
+    file = read_bench(out)
+    assert file == found.file
+    assert [(row.cell.axis, row.cell.max_length, row.status) for row in file.rows[:3]] == [
+        ("length", 32, "measured"), ("length", 64, "measured"), ("length", 128, "failed"),
+    ]  # fmt: skip
+    assert [growth.values for growth in file.growth] == [[32, 64], ["lora", "full"]]
+    assert file.growth[0].seconds_exponent == pytest.approx(1.5)
+    assert "time per step grows more than in proportion: twice the length gives 2.83 times as much" in found.text()
+    shown = "".join(ElementTree.parse(plot).getroot().itertext())
+    assert "length^1.50" in shown and "full" in shown and "rows of exactly that length" in shown
+
+
+def test_a_plot_without_a_sweep_is_refused_before_anything_is_measured(tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--plot draws what --sweep measures"):
+        bench(str(tiny_recipe), plot=tmp_path / "a.svg", say=quiet)
+    with pytest.raises(RecipeError, match="cannot be written"):
+        bench(str(tiny_recipe), sweeps=["rank"], plot=tmp_path / "no" / "a.svg", say=quiet)
+
+
+def test_rows_of_a_length_sweep_are_trained_on(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["training.max_steps=2", "training.batch_size=2"])
+    found = run_cell(recipe, 1, HubState(False), exact_length=200)["measured"]
+    # The recipe cuts at 160 tokens; the base has positions for 256.
+    assert (found["tokens_per_step"], found["fill_fraction"]) == (400.0, 1.0)
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(0, 3), (5, -1)])

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
+from peft_instruct.report.growth_plot import Curve, growth_plot_svg
 from peft_instruct.report.plots import Bar, bench_plot_svg, loss_plot_svg
 
 RECORDS: list[dict[str, Any]] = [
@@ -58,6 +59,25 @@ def test_a_label_is_text_and_neither_markup_nor_mathematics() -> None:
 @pytest.mark.parametrize("bars", [[], [Bar("x", note="absent: x is not here")]])
 def test_a_bench_without_figures_is_still_a_plot(bars: list[Bar]) -> None:
     ElementTree.fromstring(bench_plot_svg(bars))
+
+
+GROWTH = [
+    Curve("length", "cpu: <lora>", (64, 128), ((1.0, 4.0), (64.0, 32.0), (2.0, 2.5)), (2.0, -1.0, 0.32)),
+    Curve("method", "cpu", ("lora", "full"), ((1.0, 4.0), (64.0, 32.0), (2.0, 2.5)), (None, None, None)),
+    Curve("rank", "cpu", (8,), ((1.0,), (64.0,), (2.0,)), (None, None, None)),
+]
+
+
+def test_a_growth_plot_shows_every_curve_its_points_and_its_exponents() -> None:
+    shown = [text.strip() for text in texts(growth_plot_svg(GROWTH))]
+    assert {"length^2.00", "length^-1.00", "length^0.32", "64", "128", "lora", "full", "cpu: <lora>"} <= set(shown)
+    assert shown.count("seconds per step") == shown.count("peak memory (GB)") == 3
+    assert "rank^" not in "".join(shown)
+    assert growth_plot_svg(GROWTH) == growth_plot_svg(GROWTH)
+
+
+def test_a_sweep_of_which_nothing_was_measured_is_still_a_plot() -> None:
+    assert "nothing was measured" in texts(growth_plot_svg([]))
 
 
 def test_the_same_records_give_the_same_bytes_in_another_process_and_carry_no_date() -> None:
