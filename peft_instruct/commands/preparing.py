@@ -1,17 +1,106 @@
-"""What a run learns from: the rows, out of the cache where nothing changed."""
+"""What a run begins with, the cheap things first: the rows, then the base, then the tokens that it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from peft_instruct.data.cache import Cache
+from peft_instruct.data.prepare import InstructionData
 from peft_instruct.data.prepared import Preparation
+from peft_instruct.data.stopping import stop_warning
+from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
+from peft_instruct.model.base import Base, check_lengths, load_base
+from peft_instruct.model.device import Compute, choose_compute
+from peft_instruct.model.families import resolve_targets
 from peft_instruct.model.location import Location, locate, weight_fingerprint
 from peft_instruct.model.tokenizer import template_in
 from peft_instruct.recipe import Recipe
 
 Say = Callable[[str], None]
+MOST_ORIGINS_SAID = 5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known before any weight is loaded.
+
+    Attributes:
+        tokenizer: where a tokenizer is that is not the base's own.
+    """
+
+    data: InstructionData
+    preparation: Preparation
+    compute: Compute
+    tokenizer: Location | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run learns from, checked.
+
+    Attributes:
+        notes: what was said of lengths and stop tokens, for the report.
+    """
+
+    data: InstructionData
+    base: Base
+    train: Sequence[Tokens]
+    validation: Sequence[Tokens]
+    notes: tuple[str, ...]
+
+
+def read_rows(recipe: Recipe, location: Location, hub: HubState, say: Say) -> Rows:
+    """The rows of a recipe, and the device that it will run on.
+
+    Raises:
+        PeftInstructError: everything that can be wrong with them, with the device or with the length limit.
+    """
+    compute = choose_compute(recipe.training.device, recipe.training.precision)
+    check_lengths(location, recipe.data.max_length, recipe.model.architecture)
+    tokenizer = tokenizer_location(recipe, hub)
+    preparation = preparation_of(recipe, location, tokenizer, say)
+    data = preparation.data()
+    for note in data.notes:
+        say(note)
+    return Rows(data, preparation, compute, tokenizer)
+
+
+def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepared:
+    """The base, and the rows as its tokens.
+
+    Raises:
+        ModelError: the base is unusable, or has no place for the adapter.
+        DatasetError: no row is left within the length limit.
+    """
+    data = rows.data
+    base = load_base(
+        recipe.model,
+        location,
+        rows.compute,
+        tokenizer_location=rows.tokenizer,
+        stop=data.template.stop,
+        seed=recipe.training.seed,
+    )
+    say(f"{recipe.model.base} on {rows.compute.device} ({rows.compute.device_name}), {rows.compute.precision}")
+    if recipe.method.kind == "lora":
+        resolve_targets(base.model, base.model_type, recipe.method.targets)
+    notes: list[str] = []
+
+    def tokens_of(split: str, those: Sequence[PromptCompletion]) -> Sequence[Tokens]:
+        tokens, report = rows.preparation.rows(split, those, base.tokenizer)
+        notes.append(_lengths_line(split, report, len(tokens)))
+        say(notes[-1])
+        return tokens
+
+    train = tokens_of("train", data.train)
+    validation = tokens_of("validation", data.validation) if data.validation else []
+    warning = stop_warning(train, base.tokenizer.eos_token_id)
+    if warning:
+        notes.append(warning)
+        say(warning)
+    return Prepared(data, base, train, validation, tuple(notes))
 
 
 def tokenizer_location(recipe: Recipe, hub: HubState) -> Location | None:
@@ -33,3 +122,21 @@ def preparation_of(recipe: Recipe, location: Location, tokenizer: Location | Non
 def base_fingerprint(recipe: Recipe, location: Location) -> str:
     """SHA-256 of the base's weight files; empty where they are not what training begins with."""
     return weight_fingerprint(location) if recipe.model.init == "pretrained" else ""
+
+
+def _lengths_line(split: str, report: LengthReport, num_rows: int) -> str:
+    """Rows and tokens of a split, and every loss to the length limit with where it happened."""
+    share = report.num_completion_tokens / max(report.num_tokens, 1)
+    line = (
+        f"{split}: {num_rows} rows, {report.num_tokens:,} tokens, {share:.0%} of them completions, "
+        f"longest {report.longest}"
+    )
+    for what, origins in (
+        ("prompts cut", report.truncated),
+        ("completions cut, without a stop token", report.stopless),
+        ("rows left out", report.dropped),
+    ):
+        if origins:
+            more = ", …" if len(origins) > MOST_ORIGINS_SAID else ""
+            line += f"\n  {len(origins)} {what}: {', '.join(origins[:MOST_ORIGINS_SAID])}{more}"
+    return line
