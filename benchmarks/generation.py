@@ -63,7 +63,7 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
     from peft_instruct.model.base import load_base
     from peft_instruct.model.device import choose_compute, environment_stamp
     from peft_instruct.model.location import Location
-    from peft_instruct.recipe.schema import ModelSection
+    from peft_instruct.recipe.model_section import ModelSection
 
     compute = choose_compute("cpu", "fp32")
     base = load_base(ModelSection(base=str(asked.base)), Location(str(asked.base), asked.base), compute)

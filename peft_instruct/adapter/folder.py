@@ -25,7 +25,7 @@ from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
 from peft_instruct.model.families import is_conv1d_family
 from peft_instruct.model.location import STARTER, Location, locate
-from peft_instruct.recipe.schema import ModelSection
+from peft_instruct.recipe.model_section import ModelSection
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

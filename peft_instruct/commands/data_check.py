@@ -18,7 +18,7 @@ from peft_instruct.data.sources import files_of
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import Recipe
-from peft_instruct.recipe.schema import Source
+from peft_instruct.recipe.data_section import Source
 
 Say = Callable[[str], None]
 SEVERITIES = ("error", "warning", "note")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from peft_instruct.data.conversations import holds_messages
 from peft_instruct.data.types import Row
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import Columns
+from peft_instruct.recipe.data_section import Columns
 
 # Optional columns of any format: every answer that counts as right, and what to tell exact match by.
 ACCEPTED = "accepted"

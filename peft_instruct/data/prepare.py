@@ -16,7 +16,7 @@ from peft_instruct.data.splits import split_rows
 from peft_instruct.data.templates import AS_IS, Template, template_of
 from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection, Source
+from peft_instruct.recipe.data_section import DataSection, Source
 
 MOST_LISTED = 20
 """Rows named in a note; the count is always whole."""

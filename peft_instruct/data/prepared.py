@@ -27,7 +27,7 @@ from peft_instruct.data.template import Template
 from peft_instruct.data.templates import template_of
 from peft_instruct.data.tokens import Tokenizer, model_rows
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
-from peft_instruct.recipe.schema import DataSection, Source
+from peft_instruct.recipe.data_section import DataSection, Source
 
 Say = Callable[[str], None]
 SPLITS = ("train", "validation", "test")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from peft_instruct.data.template import Template
 from peft_instruct.data.types import Example
 from peft_instruct.errors import RecipeError
-from peft_instruct.recipe.schema import CustomTemplate
+from peft_instruct.recipe.data_section import CustomTemplate
 
 __all__ = ["ALPACA", "AS_IS", "GOLDEN_EXAMPLES", "NAMED_TEMPLATES", "PLAIN", "Template", "template_of"]
 

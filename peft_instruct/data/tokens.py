@@ -21,7 +21,7 @@ import numpy as np
 from peft_instruct.data.table import TableBuilder, TokenTable
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span, Tokens
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
 

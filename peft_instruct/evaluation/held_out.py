@@ -12,7 +12,7 @@ from peft_instruct.data.sources import STARTER, files_of, is_hub_id
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import AdapterError, DatasetError
 from peft_instruct.recipe import Recipe, load_recipe
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 if TYPE_CHECKING:  # it imports torch
     from peft_instruct.adapter.manifest import AdapterManifest

@@ -13,7 +13,7 @@ from transformers import set_seed
 from peft_instruct.model.base import Base
 from peft_instruct.model.device import DTYPES
 from peft_instruct.model.families import is_conv1d_family, resolve_targets
-from peft_instruct.recipe.schema import MethodSection
+from peft_instruct.recipe.model_section import MethodSection
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from peft_instruct.model.device import DTYPES, Compute
 from peft_instruct.model.kernels import use_fast_kernels
 from peft_instruct.model.location import Location, read_config, weight_files
 from peft_instruct.model.tokenizer import check_fits, load_tokenizer
-from peft_instruct.recipe.schema import Architecture, ModelSection
+from peft_instruct.recipe.model_section import Architecture, ModelSection
 
 _POSITION_KEYS = ("n_positions", "max_position_embeddings")
 _DROPOUT_KEYS = ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "embed_dropout", "resid_dropout",

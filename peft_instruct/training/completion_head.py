@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
-from peft_instruct.recipe.schema import SpeedSection
+from peft_instruct.recipe.training_section import SpeedSection
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 

@@ -14,7 +14,7 @@ from peft_instruct.data.types import Tokens
 from peft_instruct.errors import PeftInstructError
 from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.scoring import TokenScores, score
-from peft_instruct.recipe.schema import SpeedSection
+from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.completion_head import score_learned_positions
 from peft_instruct.training.guarded import MOST_ROWS_NAMED, GuardedTrainer
 from peft_instruct.training.muon import MuonAndAdamW

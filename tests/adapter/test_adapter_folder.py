@@ -21,7 +21,7 @@ from peft_instruct.errors import AdapterError, PeftInstructError
 from peft_instruct.model.base import load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import locate
-from peft_instruct.recipe.schema import ModelSection
+from peft_instruct.recipe.model_section import ModelSection
 
 OFFLINE = HubState(False)
 WEIGHTS = "adapter_model.safetensors"

@@ -15,7 +15,7 @@ from peft_instruct.commands.data_import import data_import
 from peft_instruct.data.importers.kinds import KINDS
 from peft_instruct.data.prepare import read_source
 from peft_instruct.errors import RecipeError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 FAQ = "## Who am I?\n\n\x1b[31mAna, ana@example.org\x1b[0m\u202e\n\n## Alone?\n\n## Why?\n\nBecause of 192.168.7.7.\n"
 

@@ -21,7 +21,7 @@ from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
 from peft_instruct.model.scoring import score
 from peft_instruct.recipe import load_recipe
-from peft_instruct.recipe.schema import ModelSection
+from peft_instruct.recipe.model_section import ModelSection
 
 NO_HUB = HubState(False, "a test")
 CPU = choose_compute("cpu", "fp32")

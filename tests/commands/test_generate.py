@@ -22,7 +22,8 @@ from peft_instruct.inference.complete import complete
 from peft_instruct.model.base import load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
-from peft_instruct.recipe.schema import GenerationSection, ModelSection
+from peft_instruct.recipe.model_section import ModelSection
+from peft_instruct.recipe.schema import GenerationSection
 
 NO_HUB = HubState(False, "a test")
 CPU = choose_compute("cpu", "fp32")

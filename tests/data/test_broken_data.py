@@ -13,7 +13,7 @@ import pytest
 
 from peft_instruct.data.prepare import read_source
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 GOOD = '{"instruction": "Say hi.", "input": "", "output": "Hi."}'
 TABLE = Path(__file__).with_name("broken_rows.txt")

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from peft_instruct.data.prepare import read_source
 from peft_instruct.data.templates import Template
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import CustomTemplate, DataSection
+from peft_instruct.recipe.data_section import CustomTemplate, DataSection
 
 
 def test_a_template_without_input_refuses_rows_that_have_one(tmp_path: Path) -> None:

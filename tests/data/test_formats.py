@@ -25,7 +25,7 @@ from peft_instruct.data.prepare import read_instruction_data, read_source
 from peft_instruct.data.sources import files_of
 from peft_instruct.data.types import Exchange, Row
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import Columns, DataSection
+from peft_instruct.recipe.data_section import Columns, DataSection
 
 TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 GPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]

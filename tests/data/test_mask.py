@@ -13,7 +13,7 @@ from tiny import END_OF_TEXT, write_tiny_tokenizer
 from peft_instruct.data.templates import NAMED_TEMPLATES, template_of
 from peft_instruct.data.tokens import prompt_ids, special_tokens, text_ids, tokenize
 from peft_instruct.data.types import IGNORED_LABEL, Example, Exchange, PromptCompletion, Tokens
-from peft_instruct.recipe.schema import CustomTemplate
+from peft_instruct.recipe.data_section import CustomTemplate
 from peft_instruct.recipe.shipped import PACKAGE
 
 QUICKLY = settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))

@@ -19,7 +19,7 @@ from peft_instruct.data.prepare import read_source
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.shipped import PACKAGE
 
 

@@ -19,7 +19,7 @@ from peft_instruct.data.prepare import read_instruction_data
 from peft_instruct.data.prepared import Preparation
 from peft_instruct.data.tokens import model_rows
 from peft_instruct.model.tokenizer import load_tokenizer
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 
 @pytest.fixture
@@ -137,7 +137,8 @@ def test_a_branch_of_the_hub_is_not_kept_and_a_commit_is() -> None:
 def test_two_processes_at_once_leave_one_whole_entry(rows_file: Path, cache: Cache) -> None:
     script = (
         "import sys; from pathlib import Path; from peft_instruct.data.cache import Cache;"
-        "from peft_instruct.data.prepared import Preparation; from peft_instruct.recipe.schema import DataSection;"
+        "from peft_instruct.data.prepared import Preparation;"
+        "from peft_instruct.recipe.data_section import DataSection;"
         "print(Preparation(DataSection(train=sys.argv[1]), 0, Cache(Path(sys.argv[2]))).data().fingerprint)"
     )
     asked = [sys.executable, "-c", script, str(rows_file), str(cache.folder)]

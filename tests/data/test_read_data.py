@@ -14,7 +14,7 @@ from peft_instruct.data.prepare import read_instruction_data, read_source
 from peft_instruct.data.sources import is_hub_id, read_rows
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 
 def _section(path: Path | str, **values: Any) -> DataSection:

@@ -24,7 +24,7 @@ from peft_instruct.data.templates import (
     template_of,
 )
 from peft_instruct.data.types import Example, Exchange, Prompt, Span
-from peft_instruct.recipe.schema import CustomTemplate, DataSection
+from peft_instruct.recipe.data_section import CustomTemplate, DataSection
 
 CUSTOM = template_of(
     CustomTemplate(prompt="Q: {instruction} ({input})\nA:\n", prompt_without_input="Q: {instruction}\nA:\n")

@@ -13,7 +13,7 @@ from peft_instruct.data.prepare import read_source
 from peft_instruct.data.templates import ALPACA
 from peft_instruct.data.tokens import tokenize
 from peft_instruct.data.types import IGNORED_LABEL, PromptCompletion
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 LENGTH = 1024
 Prepared = tuple[list[int], list[int]]

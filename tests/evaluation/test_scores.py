@@ -21,7 +21,8 @@ from peft_instruct.inference.complete import complete
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
-from peft_instruct.recipe.schema import GenerationSection, ModelSection
+from peft_instruct.recipe.model_section import ModelSection
+from peft_instruct.recipe.schema import GenerationSection
 
 CPU = torch.device("cpu")
 ROWS = [ALPACA.render(Example(r["instruction"], r["input"], r["output"], f"row {n}"))

@@ -14,7 +14,7 @@ from mutations import DATA_FILES, Fuzzed, fuzz
 from peft_instruct.data.prepare import read_source
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import load_recipe
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.shipped import shipped_recipes
 from peft_instruct.recipe.writing import recipe_yaml
 

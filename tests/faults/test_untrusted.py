@@ -483,7 +483,7 @@ def test_json_that_is_something_else_is_no_traceback(name: str, content: str, wo
     from peft_instruct.model.base import load_base
     from peft_instruct.model.device import choose_compute
     from peft_instruct.model.location import locate
-    from peft_instruct.recipe.schema import ModelSection
+    from peft_instruct.recipe.model_section import ModelSection
 
     (world.base / name).write_text(content)
     try:

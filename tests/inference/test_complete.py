@@ -27,7 +27,8 @@ from peft_instruct.inference.prompts import fit_prompts
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
-from peft_instruct.recipe.schema import GenerationSection, ModelSection
+from peft_instruct.recipe.model_section import ModelSection
+from peft_instruct.recipe.schema import GenerationSection
 
 CPU = torch.device("cpu")
 PROMPTS = [ALPACA.prompt(row["instruction"], row["input"]) for row in tiny_rows()[::7]] + ["Hi", "", "A: 東京 🙂"]

@@ -20,7 +20,8 @@ from peft_instruct.model.base import load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
 from peft_instruct.model.tokenizer import load_tokenizer
-from peft_instruct.recipe.schema import GenerationSection, ModelSection
+from peft_instruct.recipe.model_section import ModelSection
+from peft_instruct.recipe.schema import GenerationSection
 
 POSITIONS = 256
 HEADER = "\n\n### Response:\n"

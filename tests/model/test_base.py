@@ -17,7 +17,7 @@ from peft_instruct.errors import ModelError, RecipeError
 from peft_instruct.model.base import answering, check_lengths, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location, is_hub_model, locate, read_config, weight_files, weight_fingerprint
-from peft_instruct.recipe.schema import Architecture, ModelSection
+from peft_instruct.recipe.model_section import Architecture, ModelSection
 
 NO_HUB = HubState(False, "not asked")
 CPU = choose_compute("cpu", "fp32")

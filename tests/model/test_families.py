@@ -24,7 +24,7 @@ from peft_instruct.model.base import Base
 from peft_instruct.model.device import Compute
 from peft_instruct.model.families import FAMILIES, is_conv1d_family, resolve_targets
 from peft_instruct.model.location import Location
-from peft_instruct.recipe.schema import MethodSection
+from peft_instruct.recipe.model_section import MethodSection
 
 W = 16  # width of the tiny models
 LLAMA_SHAPE = {

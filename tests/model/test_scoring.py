@@ -19,7 +19,7 @@ from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import locate
 from peft_instruct.model.scoring import batches, padded, score, score_rows
-from peft_instruct.recipe.schema import ModelSection
+from peft_instruct.recipe.model_section import ModelSection
 
 CPU = torch.device("cpu")
 

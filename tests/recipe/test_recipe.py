@@ -273,7 +273,7 @@ def test_every_section_is_frozen_and_strict() -> None:
         for sub in model.__subclasses__():
             yield from sections(sub)
 
-    from peft_instruct.recipe.schema import Section
+    from peft_instruct.recipe.section import Section
 
     found = list(sections(Section))
     assert len(found) > 10

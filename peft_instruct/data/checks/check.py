@@ -12,7 +12,7 @@ from peft_instruct.data.checks.rows import check_row
 from peft_instruct.data.formats import Format, detect_format
 from peft_instruct.data.sources import read_rows
 from peft_instruct.data.types import Row
-from peft_instruct.recipe.schema import Columns
+from peft_instruct.recipe.data_section import Columns
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from planted import PLANTED, write_planted
 
 from peft_instruct.data.checks.catalogue import CATALOGUE, Finding
 from peft_instruct.data.checks.check import check_files, read_file
-from peft_instruct.recipe.schema import Columns
+from peft_instruct.recipe.data_section import Columns
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from peft_instruct.data.checks.catalogue import CATALOGUE
 from peft_instruct.data.checks.cleaning import CLEANERS, clean_text
 from peft_instruct.data.prepare import read_source
 from peft_instruct.errors import DatasetError
-from peft_instruct.recipe.schema import DataSection
+from peft_instruct.recipe.data_section import DataSection
 
 
 @pytest.fixture(scope="module")
