@@ -99,7 +99,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             "base": str(options.base.resolve()), "rows": str((options.work / "rows.jsonl").resolve()),
             "method": method, "batch_size": BATCH_SIZE, "max_length": 512, "num_warmup": options.warmup,
             "num_steps": options.warmup + options.steps, "device": options.device,
-            "learning_rate": 2e-4 if method == "lora" else 5e-5,
+            "learning_rate": 2e-4 if method == "lora" else 5e-5, "most_seconds": options.most_seconds,
         }  # fmt: skip
         for number in range(options.rounds):
             # Turned by one each round, so that no program always follows the same one.
@@ -181,8 +181,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Alpaca-format rows")
     parser.add_argument("--work", type=Path, help="where the environments and the runs go")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=64, help="few steps leave no room for batches of like length")
+    parser.add_argument("--warmup", type=int, default=8)
+    parser.add_argument("--most-seconds", type=float, default=90, help="measured seconds of a rival in random order")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))

@@ -19,10 +19,16 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of one optimizer step to the end of the next, with the real tokens in between."""
+    """Seconds from the end of one optimizer step to the end of the next, with the real tokens in between.
 
-    def __init__(self, num_warmup: int) -> None:
+    Args:
+        most_seconds: of measured steps, then training ends. Only for rows in random order, of which any stretch is like
+            the whole; an order by length is measured over all of it.
+    """
+
+    def __init__(self, num_warmup: int, most_seconds: float = float("inf")) -> None:
         self.num_warmup = num_warmup
+        self.most_seconds = most_seconds
         self.seconds: list[float] = []
         self.batches: list[tuple[int, int, int]] = []
         self.losses: list[float] = []
@@ -46,6 +52,8 @@ class Clock(TrainerCallback):
         now = time.perf_counter()
         self.seconds.append(now - (self.last or now))
         self.last = now
+        if sum(self.seconds[self.num_warmup :]) > self.most_seconds:
+            control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:

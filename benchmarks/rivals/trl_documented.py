@@ -8,7 +8,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 asked = request()
-clock = Clock(asked["num_warmup"])
+clock = Clock(asked["num_warmup"], asked["most_seconds"])
 trainer = SFTTrainer(
     model=asked["base"],
     args=SFTConfig(
