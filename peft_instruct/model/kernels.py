@@ -16,9 +16,9 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "peft_instruct"
-# torch 2.13's fused CPU attention spends its backward on 32-row tiles: below this length three plain products are 2 to
-# 3 times as fast (bf16, AMX; measured by benchmarks/attention_lengths.py).
-LONGEST_PLAIN = 192
+# Keys up to which plain products are faster than torch 2.13's fused CPU attention, whose backward works on tiles of 32
+# rows: 2 to 3 times for the usual row in bf16, never in fp32 (benchmarks/results/attention_lengths.json).
+LONGEST_PLAIN = {torch.bfloat16: 384}
 
 
 def use_fast_kernels(model: PreTrainedModel, attention: bool = True) -> None:
@@ -43,14 +43,19 @@ def attention_for_length(
 ) -> tuple[torch.Tensor, None]:
     """Attention over (B, H, T, D) with a Boolean mask (B, 1, T, S) or none; returns (B, T, H, D).
 
-    Rows of `LONGEST_PLAIN` keys or fewer go through plain products, all others (and a lone query, which is generation)
+    In bf16, rows of `LONGEST_PLAIN` keys or fewer go through plain products, all others (and a lone query, which is generation)
     through torch's `scaled_dot_product_attention`.
     """
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_own_mask = (attention_mask is None and num_queries == num_keys) or (
         attention_mask is not None and attention_mask.dtype == torch.bool
     )
-    if num_queries == 1 or num_keys > LONGEST_PLAIN or not is_own_mask or kwargs.get("position_bias") is not None:
+    if (
+        num_queries == 1
+        or num_keys > LONGEST_PLAIN.get(query.dtype, 0)
+        or not is_own_mask
+        or kwargs.get("position_bias") is not None
+    ):
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )

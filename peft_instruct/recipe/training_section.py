@@ -82,6 +82,8 @@ class SpeedSection(Section):
 
     completion_head: bool = True
     """Off CUDA, score the learned positions only (TRL scores all of them there)."""
+    lora_product: bool = True
+    """On the CPU, compute a LoRA layer as one function, forward and backward (without dropout, not DoRA)."""
     shared_preamble: bool = True
     """Compute the tokens that all prompts of a batch begin with once (without dropout, and off CUDA)."""
     length_buckets: bool = True

@@ -17,6 +17,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.recipe.training_section import SpeedSection
+from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 
@@ -30,7 +31,6 @@ _RESHAPED_LOGITS = (
 )
 SHORTEST_PREAMBLE = 8
 """Below this many tokens the pass of its own costs more than it saves."""
-ROWS_OF_HEAD = 32
 
 
 def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None:
@@ -59,13 +59,13 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
-        # In multiples of a few rows: oneDNN compiles, and keeps, a kernel for every shape that it meets.
-        spare = -len(targets_N) % ROWS_OF_HEAD
-        hidden_ND = torch.nn.functional.pad(hidden_BTD[learned_BT], (0, 0, 0, spare))
-        logits_NV = self.get_output_embeddings()(hidden_ND)[: len(targets_N)].float()
-        losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
-        with torch.no_grad():
-            is_top1_N = (logits_NV.argmax(-1) == targets_N).to(losses_N.dtype)
+        head, hidden_ND = self.get_output_embeddings(), hidden_BTD[learned_BT]
+        if can_chunk(head, hidden_ND):
+            losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N)
+        else:
+            logits_NV = head(hidden_ND).float()
+            losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+            is_top1_N = (logits_NV.detach().argmax(-1) == targets_N).to(losses_N.dtype)
         return FusedCausalLMOutput(
             log_probs=_placed(-losses_N, learned_BT),
             # Not a metric of ours; TRL averages it at every step, so it must be there.

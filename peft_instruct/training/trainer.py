@@ -17,6 +17,7 @@ from peft_instruct.model.scoring import TokenScores, score
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.completion_head import score_learned_positions
 from peft_instruct.training.guarded import MOST_ROWS_NAMED, GuardedTrainer
+from peft_instruct.training.lora_product import fuse_lora, unfuse_lora
 from peft_instruct.training.muon import MuonAndAdamW
 from peft_instruct.training.sampler import LengthBucketSampler
 
@@ -37,6 +38,8 @@ class CompletionTrainer(GuardedTrainer):
             if weights.requires_grad:
                 weights.data = weights.data.float()
         score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed)
+        if speed.lora_product:
+            fuse_lora(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.speed.length_buckets:
@@ -111,6 +114,7 @@ class CompletionTrainer(GuardedTrainer):
         for patched in (model, model.get_base_model()) if has_adapter(model) else (model,):
             patched.__dict__.pop("forward", None)
             patched.__dict__.pop("_original_forward", None)
+        unfuse_lora(model)
         model.config.use_cache = True  # the Trainer switches it off, and it would be saved so
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

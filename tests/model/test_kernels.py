@@ -49,7 +49,7 @@ def padded() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("longest", [192, 10])
 def test_logits_and_gradients_equal_those_of_sdpa(make, longest, padded, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """On both sides of the length at which the way changes; fp32."""
-    monkeypatch.setattr(kernels, "LONGEST_PLAIN", longest)
+    monkeypatch.setattr(kernels, "LONGEST_PLAIN", {torch.float32: longest})
     plain = make()
     quick = fast(plain)
     ids, mask = padded

@@ -41,7 +41,7 @@ FP32 = ("training.precision=fp32", "training.max_steps=1", "training.batch_size=
 
 @pytest.mark.parametrize(
     "off",
-    ["speed.shared_preamble=false", "speed.completion_head=false", "model.kernels=plain"],
+    ["speed.shared_preamble=false", "speed.completion_head=false", "speed.lora_product=false", "model.kernels=plain"],
 )
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_fast_path_has_the_loss_and_the_gradients_of_the_plain_one(make_trainer: Any, off: str, method: str) -> None:

@@ -1,0 +1,99 @@
+"""Cross-entropy straight from hidden states: the logits of some rows at a time, forward and gradient in one pass.
+
+All logits of a batch at once are N × 50,257 numbers in fp32, written and read by half a dozen passes. Here a block of
+rows is one matrix product in the precision of training, and of that a few rows at a time pass through fp32 in the
+processor's cache; memory does not grow with the batch. The gradient is computed beside the loss (as Liger-Kernel's
+FusedLinearCrossEntropy does, arXiv 2410.10989, section 3.2), so that nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# N learned positions, B rows of a block, C rows of a chunk, D width, V vocabulary
+
+ROWS_OF_BLOCK = 512
+ROWS_OF_CHUNK = 32
+"""Blocks are filled up to a multiple of these: oneDNN compiles, and keeps, a kernel for every shape."""
+
+
+def can_chunk(head: torch.nn.Module, hidden: torch.Tensor) -> bool:
+    """Whether a language-model head is a plain matrix in a type whose smallest numbers hold a probability."""
+    return type(head) is torch.nn.Linear and head.bias is None and _arithmetic(hidden) != torch.float16
+
+
+def chunked_losses(
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, targets_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(losses (N,) in nats, whether each target has the largest logit (N,)), both fp32.
+
+    The loss's gradient has to weigh all positions alike where the head itself learns (a mean or a sum does).
+    """
+    losses_N, is_top1_N = _ChunkedLoss.apply(hidden_ND, head.weight, targets_N)
+    return losses_N, is_top1_N
+
+
+def _arithmetic(hidden: torch.Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> Any:
+        dtype = _arithmetic(hidden_ND)
+        ctx.dtypes = hidden_ND.dtype, weight_VD.dtype
+        learns_hidden, learns_weight, _ = ctx.needs_input_grad
+        hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+        N, V = len(hidden_ND), len(weight_VD)
+        losses_N, is_top1_N = hidden_ND.new_empty(N, dtype=torch.float32), hidden_ND.new_empty(N, dtype=torch.float32)
+        d_hidden_ND = torch.empty_like(hidden_ND) if learns_hidden else None
+        d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if learns_weight else None
+        for start in range(0, N, ROWS_OF_BLOCK):
+            block = slice(start, min(start + ROWS_OF_BLOCK, N))
+            rows_BD = _filled_up(hidden_ND[block])
+            logits_BV = rows_BD @ weight_VD.t()
+            losses_N[block], is_top1_N[block] = _to_gradient_in_place(logits_BV, targets_N[block])
+            if d_hidden_ND is not None:
+                d_hidden_ND[block] = (logits_BV @ weight_VD)[: block.stop - start]
+            if d_weight_VD is not None:
+                d_weight_VD += logits_BV.t() @ rows_BD
+        ctx.save_for_backward(d_hidden_ND, d_weight_VD)
+        ctx.mark_non_differentiable(is_top1_N)
+        return losses_N, is_top1_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        by_loss_N = gradients[0]
+        d_hidden_ND, d_weight_VD = ctx.saved_tensors
+        hidden_dtype, weight_dtype = ctx.dtypes
+        if d_hidden_ND is not None:
+            d_hidden_ND = (d_hidden_ND * by_loss_N[:, None]).to(hidden_dtype)
+        if d_weight_VD is not None and len(by_loss_N):
+            if not bool((by_loss_N == by_loss_N[0]).all()):
+                raise RuntimeError("chunked_losses: positions are weighted differently. expected a sum or a mean.")
+            d_weight_VD = (d_weight_VD * by_loss_N[0]).to(weight_dtype)
+        return d_hidden_ND, d_weight_VD, None
+
+
+def _filled_up(rows: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % ROWS_OF_CHUNK))
+
+
+def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses and whether each target leads; the logits become d loss / d logits: softmax minus one-hot, 0 in the rows
+    beyond the targets."""
+    losses, is_top1 = [], []
+    for start in range(0, len(targets_B), ROWS_OF_CHUNK):
+        targets_C1 = targets_B[start : start + ROWS_OF_CHUNK, None]
+        place_CV = logits_BV[start : start + len(targets_C1)]
+        log_p_CV = torch.log_softmax(place_CV, -1, dtype=torch.float32)
+        of_target_C1 = log_p_CV.gather(1, targets_C1)
+        losses.append(-of_target_C1.squeeze(1))
+        is_top1.append((of_target_C1 == log_p_CV.amax(-1, keepdim=True)).squeeze(1).float())
+        log_p_CV.exp_().scatter_add_(1, targets_C1, torch.full_like(of_target_C1, -1.0))
+        place_CV.copy_(log_p_CV)
+    logits_BV[len(targets_B) :] = 0
+    return torch.cat(losses), torch.cat(is_top1)
