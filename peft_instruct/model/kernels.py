@@ -43,8 +43,8 @@ def attention_for_length(
 ) -> tuple[torch.Tensor, None]:
     """Attention over (B, H, T, D) with a Boolean mask (B, 1, T, S) or none; returns (B, T, H, D).
 
-    In bf16, rows of `LONGEST_PLAIN` keys or fewer go through plain products, all others (and a lone query, which is generation)
-    through torch's `scaled_dot_product_attention`.
+    In bf16, rows of `LONGEST_PLAIN` keys or fewer go through plain products, all others (and a lone query, which is
+    generation) through torch's `scaled_dot_product_attention`.
     """
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_own_mask = (attention_mask is None and num_queries == num_keys) or (

@@ -47,7 +47,7 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx.dtypes = hidden_ND.dtype, weight_VD.dtype
         learns_hidden, learns_weight, _ = ctx.needs_input_grad
         hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
-        N, V = len(hidden_ND), len(weight_VD)
+        N = len(hidden_ND)
         losses_N, is_top1_N = hidden_ND.new_empty(N, dtype=torch.float32), hidden_ND.new_empty(N, dtype=torch.float32)
         d_hidden_ND = torch.empty_like(hidden_ND) if learns_hidden else None
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if learns_weight else None
