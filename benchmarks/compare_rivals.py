@@ -5,7 +5,8 @@
 
 `--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
 Alpaca-format file. Each rival lives in a virtual environment of its own under `--work`, made where it is not there;
-each measurement is a process of its own. A ratio is the median over the rounds of ours by theirs in the same round.
+each measurement is a process of its own: the first steps of an epoch over the same rows, in the order that the program
+makes of them. A ratio is the median over the rounds of ours by theirs in the same round.
 On a machine with CUDA, `--device cuda` measures there.
 """
 
@@ -57,15 +58,16 @@ def environment_python(program: str, work: Path) -> str:
     return str(python)
 
 
-def write_rows(data: Path, out: Path, count: int) -> None:
-    """Prompts and completions by our Alpaca template; as many as the steps take, so that all programs see the same."""
+def write_rows(data: Path, out: Path) -> int:
+    """Prompts and completions by our Alpaca template, and how many; all programs take their batches from all."""
     from peft_instruct.data.prepare import read_source
-    from peft_instruct.recipe.schema import DataSection
+    from peft_instruct.recipe.data_section import DataSection
 
-    pairs = read_source(str(data), DataSection(train=str(data)))[0][:count]
+    pairs = read_source(str(data), DataSection(train=str(data)))[0]
     with out.open("w", encoding="utf-8") as stream:
         for pair in pairs:
             stream.write(json.dumps({"prompt": pair.prompt, "completion": pair.completion}) + "\n")
+    return len(pairs)
 
 
 def measure(program: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -89,8 +91,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from peft_instruct.model.device import choose_compute, environment_stamp
 
     options.work.mkdir(parents=True, exist_ok=True)
-    num_rows = BATCH_SIZE * (options.warmup + options.steps)
-    write_rows(options.data, options.work / "rows.jsonl", num_rows)
+    num_rows = write_rows(options.data, options.work / "rows.jsonl")
     for program in options.programs:
         environment_python(program, options.work)
     rounds: dict[str, list[dict[str, Any]]] = {method: [] for method in options.methods}
@@ -170,9 +171,19 @@ def table(record: dict[str, Any]) -> str:
     out.append("")
     out.append(
         f"{record['model']}, batch {record['batch_size']}, {num_rounds} alternating rounds of {record['num_steps']} "
-        f"steps; {environment['device_name']}, {versions}, {record['created'][:10]}."
+        f"steps (fewer where rows come in random order); {environment['device_name']}, {versions}, "
+        f"{record['created'][:10]}. From `benchmarks/results/rivals_{environment['device']}.json`."
     )
     return "\n".join(out)
+
+
+def block() -> str:
+    """The CPU's table between its marks, from the result file."""
+    return f"{BEGIN}\n{table(json.loads(_result('cpu').read_text(encoding='utf-8')))}\n{END}"
+
+
+def _result(device: str) -> Path:
+    return REPOSITORY / "benchmarks" / "results" / f"rivals_{device}.json"
 
 
 def main() -> None:
@@ -181,24 +192,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Alpaca-format rows")
     parser.add_argument("--work", type=Path, help="where the environments and the runs go")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=64, help="few steps leave no room for batches of like length")
-    parser.add_argument("--warmup", type=int, default=8)
-    parser.add_argument("--most-seconds", type=float, default=90, help="measured seconds of a rival in random order")
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--warmup", type=int, default=4)
+    parser.add_argument("--most-seconds", type=float, default=60, help="measured seconds of a rival in random order")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--render", action="store_true", help="write the README's table from the CPU's result file")
     options = parser.parse_args()
-    result = REPOSITORY / "benchmarks" / "results" / f"rivals_{options.device}.json"
     if options.render:
         text = README.read_text(encoding="utf-8")
-        block = f"{BEGIN}\n{table(json.loads(result.read_text(encoding='utf-8')))}\n{END}"
         README.write_text(
-            re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S), encoding="utf-8"
+            re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), text, flags=re.S), encoding="utf-8"
         )
         return
     record = compare(options)
-    result.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _result(options.device).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(record))
 
 

@@ -1,7 +1,8 @@
 """The honest table: the starter tuned by each method, three seeds each, on items that no training row names.
 
     python benchmarks/starter_table.py              measures (about 25 minutes on 2 cores) and writes the result file
-    python benchmarks/starter_table.py --render     writes the README's table from the result file
+    python benchmarks/starter_table.py --curve      full training at several learning rates, to a file of its own
+    python benchmarks/starter_table.py --render     writes the README's table from the result files
 
 Each run is a process of its own: the real `train`, and the real `evaluate` of the folder it leaves, on the held-out
 questions and on the same in phrasings that no training row uses.
@@ -23,6 +24,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "starter_table.json"
+CURVE = REPOSITORY / "benchmarks" / "results" / "starter_full_curve.json"
+CURVE_RATES = (1e-4, 2e-4, 3e-4, 7e-4, 1.2e-3)
 README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- starter table: begin (benchmarks/starter_table.py --render) -->", "<!-- starter table: end -->"
 SEEDS = (0, 1, 2)
@@ -35,18 +38,17 @@ METHODS = {
 }
 
 
-def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
+def measure(method: str, seed: int, folder: Path, *overrides: str) -> dict[str, Any]:
     """One run in a process of its own (`run_one`)."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", method, str(seed), str(folder)], capture_output=True, text=True, check=False
-    )
+    one = [sys.executable, __file__, "--one", method, str(seed), str(folder), *overrides]
+    done = subprocess.run(one, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{method}, seed {seed}: exit code {done.returncode}: {done.stderr[-800:]}")
     return dict(json.loads(done.stdout))
 
 
-def run_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The figures of `train`, and of `evaluate` on both held-out files."""
+def run_one(method: str, seed: int, folder: Path, *more: str) -> dict[str, Any]:
+    """The figures of `train`, and of `evaluate` on both held-out files; `more` are overrides beyond the method's."""
     from peft_instruct.commands.evaluate import evaluate
     from peft_instruct.commands.train import train
     from peft_instruct.environment import prepare_environment
@@ -57,7 +59,7 @@ def run_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
         print(line, file=sys.stderr)
 
     recipe, overrides = METHODS[method]
-    trained = train(recipe, [*overrides, f"training.seed={seed}", "evaluation.rows=0"], out=folder, say=say)
+    trained = train(recipe, [*overrides, f"training.seed={seed}", "evaluation.rows=0", *more], out=folder, say=say)
     tested, unseen = (
         evaluate(
             str(folder), data=f"starter:{split}", rows=9999, batch_size=64, say=say,
@@ -104,7 +106,29 @@ def measure_all(seeds: tuple[int, ...]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def table(record: dict[str, Any]) -> str:
+def measure_curve() -> dict[str, Any]:
+    """Full training, seed 0, at each learning rate."""
+    runs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for rate in CURVE_RATES:
+            run = measure("full", SEEDS[0], Path(scratch) / str(rate), f"training.learning_rate={rate}")
+            print(f"full at {rate}: {run['exact_match']:.1%}", file=sys.stderr)
+            environment = run.pop("environment")
+            runs.append({"learning_rate": rate, **run})
+    return {
+        "made_by": "python benchmarks/starter_table.py --curve",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": environment,
+        "runs": runs,
+    }
+
+
+def curve_line(curve: dict[str, Any]) -> str:
+    shown = ", ".join(f"{run['learning_rate']:g}: {run['exact_match']:.1%}" for run in curve["runs"])
+    return f"Full training by learning rate, seed 0 (`benchmarks/results/{CURVE.name}`): {shown}."
+
+
+def table(record: dict[str, Any], curve: dict[str, Any] | None = None) -> str:
     """The README's table: means over seeds, with the lowest and highest in brackets where they differ."""
     runs = record["runs"]
     lines = [
@@ -122,7 +146,8 @@ def table(record: dict[str, Any]) -> str:
                 f"{_spread(mine, 'train_seconds', '.0f')} | {_mean(mine, 'peak_memory_bytes') / 1e9:.2f} | "
                 f"{_mean(mine, 'weight_bytes') / 1e6:.2f} |"
             )
-    return "\n".join([*lines, "", *_skill_lines(runs), _machine(record)])
+    shown = [curve_line(curve), ""] if curve else []
+    return "\n".join([*lines, "", *shown, *_skill_lines(runs), _machine(record)])
 
 
 def _skill_lines(runs: list[dict[str, Any]]) -> list[str]:
@@ -156,28 +181,35 @@ def _spread(runs: list[dict[str, Any]], key: str, shape: str) -> str:
     return middle if low == high else f"{middle} ({low}–{high})"
 
 
-def rendered(readme: str, record: dict[str, Any]) -> str:
+def block() -> str:
+    """The table between its marks, from the result files."""
+    curve = json.loads(CURVE.read_text(encoding="utf-8")) if CURVE.is_file() else None
+    return f"{BEGIN}\n{table(json.loads(RESULT.read_text(encoding='utf-8')), curve)}\n{END}"
+
+
+def rendered(readme: str) -> str:
     """The README with the table between its marks replaced."""
-    block = f"{BEGIN}\n{table(record)}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), readme, flags=re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", action="store_true", help="only write the README's table")
+    parser.add_argument("--curve", action="store_true", help="only full training at several learning rates")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds")
-    parser.add_argument("--one", nargs=3, metavar=("METHOD", "SEED", "FOLDER"), help="one run, its figures on stdout")
+    parser.add_argument("--one", nargs="+", metavar="METHOD SEED FOLDER [OVERRIDE]", help="one run, figures on stdout")
     options = parser.parse_args()
     if options.one:
-        method, seed, folder = options.one
-        print(json.dumps(run_one(method, int(seed), Path(folder))))
+        method, seed, folder, *overrides = options.one
+        print(json.dumps(run_one(method, int(seed), Path(folder), *overrides)))
         return
-    if not options.render:
+    if options.curve:
+        CURVE.write_text(json.dumps(measure_curve(), indent=1) + "\n", encoding="utf-8")
+    elif not options.render:
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         for record in measure_all(SEEDS[: options.seeds]):
             RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    record = json.loads(RESULT.read_text(encoding="utf-8"))
-    README.write_text(rendered(README.read_text(encoding="utf-8"), record), encoding="utf-8")
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
