@@ -79,7 +79,8 @@ def trl(rows: Path, base: Path) -> dict[str, Any]:
 
 
 def make_rows(data: Path, count: int, out: Path) -> None:
-    rows = json.loads(data.read_text(encoding="utf-8"))
+    text = data.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()] if data.suffix == ".jsonl" else json.loads(text)
     numbered = (
         {key: f"{row[key]} ({number})" if row[key].strip() else row[key] for key in ("instruction", "input", "output")}
         for number, row in ((number, rows[number % len(rows)]) for number in range(count))

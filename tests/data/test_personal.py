@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_instruct.data.personal import mask, passes_luhn
+from peft_instruct.data.personal import FORMS, mask, passes_luhn
 
 LISTS = Path(__file__).parent
 CLEAN = (LISTS / "personal_clean.txt").read_text(encoding="utf-8").splitlines()
@@ -81,3 +81,17 @@ def test_the_time_grows_with_the_length_and_not_with_its_square(piece: str) -> N
     began = time.process_time()
     mask(piece * (100_000 // len(piece)))
     assert time.process_time() - began < 3
+
+
+def test_what_a_form_needs_is_in_all_that_it_matches() -> None:
+    """Else a text that is passed over quickly would be one that is passed over wrongly."""
+    private = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
+    planted = [frame.replace("{}", value) for _, value, frame in PLANTED + UNSEEN]
+    for form in FORMS:
+        matched = [
+            text
+            for text in (*CLEAN, *planted, private)
+            if any(form.is_real(text, found) for found in form.pattern.finditer(text))
+        ]
+        assert matched, form.pattern.pattern
+        assert all(map(form.needs, matched)), form.pattern.pattern

@@ -14,6 +14,8 @@ from peft_instruct.data.sources import read_rows
 from peft_instruct.data.types import Row
 from peft_instruct.recipe.data_section import Columns
 
+PROVENANCE = "provenance"
+
 
 @dataclass(frozen=True)
 class CheckedFile:
@@ -54,8 +56,9 @@ def check_files(train: Sequence[CheckedFile], held_out: Sequence[CheckedFile] = 
         side: list[RowParts] = []
         for file in files:
             findings += file.broken
-            if file.form.ignored and file.rows:
-                ignored = ", ".join(file.form.ignored)
+            # `data import` writes where each row comes from; that is not meant to be learned.
+            ignored = ", ".join(name for name in file.form.ignored if name != PROVENANCE)
+            if ignored and file.rows:
                 findings.append(Finding("ignored-column", file.rows[0].origin, "", ignored))
             for row in file.rows:
                 parts = parts_of(row, file.form)

@@ -25,7 +25,6 @@ _NO_INPUT = _NOTHING | {"none", "na", "no input required", "no input needed", "n
 _NOTHING_TAG = re.compile(r"<no ?(?:in|out)put\b[^>]{0,80}>", re.IGNORECASE)
 _EDGES = " \t\r\n<>[](){}.\"'*_-–—"
 _LINK = re.compile(r"\s*(?:\S{1,20}:\s*)?<?https?://\S+>?\s*", re.IGNORECASE)
-_PERSONAL_HINT = re.compile(r"@|\d{3}|(?i:key|token|secret|passw|bearer|begin )")
 _THINGS = (
     "text|sentences?|paragraph|passage|article|essay|poem|story|email|letter|review|code|list|table|words|document|tweet"
     "|dialogue|data|numbers"
@@ -85,16 +84,16 @@ def _check_part(part: Part, row: RowParts, asked: str, all_text: str) -> Iterato
     text = part.text
     placeholder = _placeholder(part)
     if placeholder:
-        yield finding(placeholder, text.strip()[:80])
+        tag = _NOTHING_TAG.search(text)
+        yield finding(placeholder, (tag[0] if tag else text.strip())[:80])
     for code, found in findings_in(text, part.side, asked, all_text):
         yield finding(code, found)
     if text != text.strip():
         yield finding("edge-space", repr(text[:10] if text[0].isspace() else text[-10:]))
     if not text.isascii() and not unicodedata.is_normalized("NFC", text):
         yield finding("decomposed", text[:40])
-    if _PERSONAL_HINT.search(text):
-        for kind, count in mask(text)[1].items():
-            yield finding("secret" if kind == "secret" else "personal-data", f"{kind} ({count})")
+    for kind, count in mask(text)[1].items():
+        yield finding("secret" if kind == "secret" else "personal-data", f"{kind} ({count})")
     if part.side != "ask" and (repeated := _repeated(text)):
         yield finding("repetition", repeated)
 
