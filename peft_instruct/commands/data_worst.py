@@ -19,8 +19,10 @@ from peft_instruct.recipe.shipped import find_adapter
 from peft_instruct.report.safe_text import safe_text
 
 SHOWN_WIDTH = 100
+LEAST_LEARNED = 0.2
+"""Share of the median loss that training has to have taken away for the lists to be about the rows."""
 LISTS = {
-    "mislabelled": "look mislabelled: their loss stands out, and the model is sure of another token",
+    "mislabelled": "look mislabelled: their loss stands out, and another token is at least a hundred times as likely",
     "worse": "got worse",
     "unlearned": "were never learned: their loss fell by less than a quarter of the median fall",
 }
@@ -63,6 +65,8 @@ class WorstResult:
         ]
         if self.note:
             lines.append(self.note)
+        if before - after < LEAST_LEARNED * before:
+            lines.append("the run has learned little: what stands out below is what the base finds unlikely")
         for name, claim in LISTS.items():
             found: tuple[LedgerEntry, ...] = getattr(self.suspects, name)
             lines += ["", f"{len(found)} rows {claim}"]
@@ -74,8 +78,9 @@ class WorstResult:
 
     def _lines(self, entry: LedgerEntry) -> list[str]:
         figures = f"{entry.loss_before:.3f} -> {entry.loss_after:.3f}"
-        sure = f", sure of another token: {entry.surest_other:.0%}" if entry.surest_other else ""
-        lines = [f"  {_one_line(entry.origin)}  {figures}{sure}"]
+        times = f"{entry.against:,.0f}" if entry.against < 10_000 else f"{entry.against:.0e}"
+        against = f", another token is {times} times as likely" if entry.margin else ""
+        lines = [f"  {_one_line(entry.origin)}  {figures}{against}"]
         row = self.rows.get(entry.origin)
         if row is not None:
             lines += [

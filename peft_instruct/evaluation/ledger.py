@@ -6,6 +6,7 @@ It holds places and figures, no text of the rows: an adapter folder is handed ov
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ LEAST_FALL = 0.25
 """Share of the median fall below which a row counts as never learned."""
 OUTLIER = 3.5
 """Modified z-score (Iglewicz and Hoaglin 1993) from which the loss after training stands out."""
-SURE = 0.5
-"""Probability from which the model is surer of another token than of all the rest."""
+AGAINST = 100
+"""Times that another token is as likely as the row's own where the model contradicts a row."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LedgerEntry:
     Attributes:
         loss_before, loss_after: mean negative log-likelihood per completion token, in nats.
         token_accuracy: share of its completion tokens that are the trained model's first choice.
-        surest_other: highest probability that the trained model gives to a first choice other than the row's token.
+        margin: log-odds of the row's token to the trained model's first choice, the least of the row, in nats.
     """
 
     origin: str
@@ -44,11 +45,16 @@ class LedgerEntry:
     loss_before: float
     loss_after: float
     token_accuracy: float
-    surest_other: float
+    margin: float
 
     @property
     def fall(self) -> float:
         return self.loss_before - self.loss_after
+
+    @property
+    def against(self) -> float:
+        """Times that another token is as likely as the row's own, where that is most; 1 where it is the likeliest."""
+        return math.exp(min(-self.margin, 700.0))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Suspects:
     """Rows to look at, the worst first; a row may stand in several lists.
 
     Attributes:
-        mislabelled: the loss after training stands out from the other rows', and the model is sure of another token.
+        mislabelled: the loss after training stands out from the other rows', and somewhere in the row another token is
+            a hundred times as likely as its own: the model contradicts it, where a hard row leaves it in doubt.
         worse: the loss has risen.
         unlearned: the loss has fallen by less than a quarter of the median fall.
     """
@@ -75,7 +82,7 @@ def ledger_of(rows: Sequence[Tokens], before: Sequence[RowScores], after: Sequen
             loss_before=round(first.loss, 6),
             loss_after=round(then.loss, 6),
             token_accuracy=round(then.token_accuracy, 6),
-            surest_other=round(then.surest_other, 6),
+            margin=round(then.margin, 6),
         )
         for row, first, then in zip(rows, before, after, strict=True)
     ]
@@ -116,7 +123,9 @@ def suspects(entries: Sequence[LedgerEntry]) -> Suspects:
     worse = [entry for entry in entries if entry.fall < -LEAST_RISE]
     unlearned = [entry for entry in entries if -LEAST_RISE <= entry.fall < LEAST_FALL * typical_fall]
     return Suspects(
-        mislabelled=_costliest_first(entry for entry in stands_out if entry.surest_other >= SURE),
+        mislabelled=tuple(
+            sorted((entry for entry in stands_out if entry.against >= AGAINST), key=lambda entry: entry.margin)
+        ),
         worse=tuple(sorted(worse, key=lambda entry: entry.fall)),
         unlearned=_costliest_first(unlearned),
     )

@@ -75,10 +75,11 @@ class RowScores(TokenScores):
     """The sums of one row.
 
     Attributes:
-        surest_other: the highest probability of a first choice that is not the row's token; 0 where every token is.
+        margin: nats by which the row's own token is less likely than the model's first choice, where that is most; at
+            most 0, and 0 where every token is the first choice (the margin of Pleiss et al. 2020, at one place).
     """
 
-    surest_other: float = 0.0
+    margin: float = 0.0
 
 
 def score(
@@ -134,20 +135,18 @@ def _per_row(
     nats_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
     chosen_N = logits_NV.max(-1)
     is_other_N = chosen_N.indices != targets_N
-    own_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
-    # p(first choice) = p(target) * exp(logit of the choice - logit of the target)
-    surest_N = torch.where(is_other_N, (chosen_N.values - own_N - nats_N).exp(), 0.0)
+    margin_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - chosen_N.values
     is_stop_N = torch.zeros_like(is_other_N) if stop_id is None else targets_N == stop_id
     # One copy off the device for the whole batch.
     columns = (
-        torch.stack([nats_N, (~is_other_N).float(), is_stop_N.float(), (-nats_N).exp() * is_stop_N, surest_N])
+        torch.stack([nats_N, (~is_other_N).float(), is_stop_N.float(), (-nats_N).exp() * is_stop_N, margin_N])
         .cpu()
         .double()
     )
     for row in columns.split(learned_BT.sum(1).tolist(), dim=1):
         nats, num_correct, num_stops, stop_mass, _ = row.sum(1).tolist()
-        surest = row[4].max().item() if row.shape[1] else 0.0
-        yield RowScores(nats, row.shape[1], int(num_correct), int(num_stops), stop_mass, surest)
+        margin = row[4].min().item() if row.shape[1] else 0.0
+        yield RowScores(nats, row.shape[1], int(num_correct), int(num_stops), stop_mass, margin)
 
 
 def padded(

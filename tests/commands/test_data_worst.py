@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from peft_instruct.cli import cli
-from peft_instruct.commands.data_worst import data_worst
+from peft_instruct.commands.data_worst import WorstResult, data_worst
 from peft_instruct.data.prepare import read_instruction_data
 from peft_instruct.data.tokens import tokenize
-from peft_instruct.evaluation.ledger import read_ledger
+from peft_instruct.evaluation.ledger import LedgerEntry, read_ledger, suspects
 from peft_instruct.recipe import load_recipe
 
 NUM_ROWS = 48
@@ -102,6 +102,13 @@ def test_rows_that_changed_or_are_gone_are_not_shown(kept: Path) -> None:
         assert len(result.suspects.mislabelled) == 2
     finally:
         source.write_text(there)
+
+
+@pytest.mark.parametrize(("after", "told"), [(2.5, True), (2.3, False)])
+def test_a_run_that_learned_little_says_so_above_its_lists(after: float, told: bool) -> None:
+    entries = [LedgerEntry(f"rows.jsonl:{n}", 5, 3.0, after, 0.5, -1.0) for n in range(4)]
+    text = WorstResult("a", entries, suspects(entries), {}, "", 10).text()
+    assert ("learned little" in text) is told
 
 
 def test_an_adapter_without_a_ledger_is_told(tiny_adapter_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from peft_instruct.evaluation.ledger import LEDGER, LedgerEntry, ledger_of, read
 from peft_instruct.model.scoring import RowScores
 
 
-def entry(origin: str, before: float, after: float, surest_other: float = 0.1) -> LedgerEntry:
-    return LedgerEntry(origin, 5, before, after, 0.5, surest_other)
+def entry(origin: str, before: float, after: float, against: float = 1.5) -> LedgerEntry:
+    return LedgerEntry(origin, 5, before, after, 0.5, -math.log(against))
 
 
 def learned(count: int = 100) -> list[LedgerEntry]:
-    """Rows as a run leaves them: from about 3 nats to about 0.5, none of them certain of another token."""
+    """Rows as a run leaves them: from about 3 nats to about 0.5, none of them contradicted."""
     chance = random.Random(0)
     return [entry(f"row {n}", 3 + chance.gauss(0, 0.3), 0.5 + chance.uniform(-0.2, 0.2)) for n in range(count)]
 
@@ -30,9 +31,9 @@ def test_rows_as_they_should_be_are_not_suspected() -> None:
 
 def test_each_kind_is_found_and_the_worst_stands_first() -> None:
     planted = [
-        entry("wrong", 3.0, 2.0, surest_other=0.9),
-        entry("wronger", 3.0, 2.2, surest_other=0.8),
-        entry("hard", 3.0, 2.0, surest_other=0.3),
+        entry("wrong", 3.0, 2.0, against=200),
+        entry("wronger", 3.0, 1.9, against=1e9),
+        entry("hard", 3.0, 2.0, against=90),
         entry("risen", 1.0, 1.2),
         entry("risen more", 1.0, 1.5),
         entry("as it was", 1.0, 0.9),
@@ -53,9 +54,9 @@ def test_a_run_that_learned_nothing_has_no_row_that_learned_less() -> None:
 def test_entries_are_means_per_token_in_the_order_of_the_rows() -> None:
     rows = [Tokens((1, 2, 3), (-100, 2, 3), 1, "a"), Tokens((1, 2), (-100, 2), 1, "b")]
     before = [RowScores(4.0, 2, 0), RowScores(3.0, 1, 0)]
-    after = [RowScores(1.0, 2, 1, surest_other=0.75), RowScores(0.5, 1, 1)]
+    after = [RowScores(1.0, 2, 1, margin=-0.75), RowScores(0.5, 1, 1)]
     assert ledger_of(rows, before, after) == [
-        LedgerEntry("a", 2, 2.0, 0.5, 0.5, 0.75),
+        LedgerEntry("a", 2, 2.0, 0.5, 0.5, -0.75),
         LedgerEntry("b", 1, 3.0, 0.5, 1.0, 0.0),
     ]
 

@@ -65,7 +65,7 @@ def test_the_score_is_the_hand_written_cross_entropy_of_each_row(base: Base, row
 
 
 def test_rows_are_scored_one_by_one_in_their_order(base: Base, rows: list[Tokens]) -> None:
-    """Each against its own softmax: loss, P(stop) where it ends, the surest first choice that is not its own."""
+    """Each against its own softmax: loss, P(stop) where it ends, the token that the model holds most against."""
     stop = base.tokenizer.eos_token_id
     cut = [replace(rows[0], input_ids=rows[0].input_ids[:-1], labels=rows[0].labels[:-1])]
     found = score_rows(base.model, [*rows, *cut], pad_id=stop, stop_id=stop, device=CPU, batch_size=5)
@@ -79,9 +79,9 @@ def test_rows_are_scored_one_by_one_in_their_order(base: Base, rows: list[Tokens
         assert scores.num_stops == (0 if is_cut else 1)
         expected = None if is_cut else pytest.approx(float(probabilities[-1, stop]), rel=1e-4)
         assert scores.stop_probability == expected
-        first = probabilities.max(-1)
-        others = first.values[first.indices != own]
-        assert scores.surest_other == pytest.approx(float(others.max()) if len(others) else 0.0, rel=1e-4)
+        ratios = probabilities[range(len(own)), own] / probabilities.max(-1).values
+        assert scores.margin == pytest.approx(float(ratios.min().log()), rel=1e-4, abs=1e-6)
+        assert scores.margin <= 0
     whole = score(base.model, [*rows, *cut], pad_id=stop, stop_id=stop, device=CPU, batch_size=3)
     assert whole.stop_probability == pytest.approx(sum(s.stop_mass for s in found) / len(rows), rel=1e-5)
     assert found[-1].num_tokens == found[0].num_tokens - 1
