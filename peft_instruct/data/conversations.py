@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,15 @@ class Conversation:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Question:
+    """The last message of a user, and what was said before it."""
+
+    system: str
+    earlier: tuple[Exchange, ...]
+    user: str
+
+
 def holds_messages(value: Any) -> str:
     """`messages` or `sharegpt` by the keys of the first message; empty for anything else."""
     if not (isinstance(value, list) and value and isinstance(value[0], dict)):
@@ -63,6 +72,34 @@ def read_conversation(value: Any) -> Conversation:
         BrokenConversationError: it is not such a list.
         UnusableConversationError: it has no answer to learn, or messages that no template has a place for.
     """
+    system, turns, notes = _turns(value)
+    if turns and turns[-1].role == "user":
+        turns = turns[:-1]
+        notes.append(QUESTION_LAST)
+    exchanges = _exchanges(turns)
+    while exchanges and not exchanges[-1].learned:
+        exchanges.pop()
+    if not exchanges:
+        raise UnusableConversationError("no message of an assistant answers one of a user")
+    return Conversation(system, tuple(exchanges), tuple(notes))
+
+
+def read_question(value: Any) -> Question:
+    """What is to be answered in a list of messages: everything before the answer that it ends in, if it does.
+
+    Raises:
+        BrokenConversationError, UnusableConversationError: as `read_conversation`; no user asks anything.
+    """
+    system, turns, _ = _turns(value)
+    if turns and turns[-1].role == "assistant":
+        turns = turns[:-1]
+    if not turns:
+        raise UnusableConversationError("no message of a user")
+    return Question(system, tuple(_exchanges(turns[:-1])), turns[-1].text)
+
+
+def _turns(value: Any) -> tuple[str, list[Message], list[str]]:
+    """The system message, the messages of user and assistant in turn from a user's on, and notes."""
     if not isinstance(value, list):
         raise BrokenConversationError(f"is {_kind(value)}. expected a list of messages")
     messages = [_message(number, item) for number, item in enumerate(value, start=1)]
@@ -76,17 +113,13 @@ def read_conversation(value: Any) -> Conversation:
     if turns and turns[0].role == "assistant":
         turns = turns[1:]
         notes.append(ANSWER_FIRST)
-    if turns and turns[-1].role == "user":
-        turns = turns[:-1]
-        notes.append(QUESTION_LAST)
-    exchanges = [
+    return system, turns, notes
+
+
+def _exchanges(turns: Sequence[Message]) -> list[Exchange]:
+    return [
         Exchange(asked.text, answer.text, answer.learned) for asked, answer in zip(turns[::2], turns[1::2], strict=True)
     ]
-    while exchanges and not exchanges[-1].learned:
-        exchanges.pop()
-    if not exchanges:
-        raise UnusableConversationError("no message of an assistant answers one of a user")
-    return Conversation(system, tuple(exchanges), tuple(notes))
 
 
 def _message(number: int, item: Any) -> Message:

@@ -9,6 +9,8 @@ from peft_instruct.data.formats import ACCEPTED, GROUP, Format
 from peft_instruct.data.template import Template
 from peft_instruct.data.types import Example, PromptCompletion, Row
 
+HALF_PAIR = "holds half of a surrogate pair, which is no character"
+
 
 class RowReader:
     """Reads the parts of rows in one format and remembers every problem and every row that is left out.
@@ -74,8 +76,8 @@ class RowReader:
         self.notes.update(conversation.notes)
         *earlier, last = conversation.exchanges
         texts = [conversation.system, *(text for each in conversation.exchanges for text in (each.user, each.answer))]
-        if any(map(_lone_surrogate, texts)):
-            self.problems.append(f"{row.origin}: {column!r} holds half of a surrogate pair, which is no character.")
+        if any(map(has_lone_surrogate, texts)):
+            self.problems.append(f"{row.origin}: {column!r} {HALF_PAIR}.")
         return Example(
             instruction=last.user,
             input="",
@@ -99,8 +101,8 @@ class RowReader:
             self.problems.append(f"{row.origin}: {column!r} is {kind}. expected text; quote it.")
         elif not optional and not value.strip():
             self.empty.append(f"{row.origin}: {column!r} is empty.")
-        elif _lone_surrogate(value):
-            self.problems.append(f"{row.origin}: {column!r} holds half of a surrogate pair, which is no character.")
+        elif has_lone_surrogate(value):
+            self.problems.append(f"{row.origin}: {column!r} {HALF_PAIR}.")
         else:
             return value
         return ""
@@ -109,7 +111,7 @@ class RowReader:
         value = row.values.get(ACCEPTED)
         if value is None:
             return ()
-        if isinstance(value, list) and all(isinstance(text, str) and not _lone_surrogate(text) for text in value):
+        if isinstance(value, list) and all(isinstance(text, str) and not has_lone_surrogate(text) for text in value):
             return tuple(value)
         self.problems.append(f"{row.origin}: {ACCEPTED!r} is {value!r}. expected a list of texts.")
         return ()
@@ -122,7 +124,8 @@ class RowReader:
         return ""
 
 
-def _lone_surrogate(text: str) -> bool:
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text cannot be written: no tokenizer takes it either."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

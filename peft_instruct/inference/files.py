@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from peft_instruct.data.conversations import BrokenConversationError, UnusableConversationError, read_question
+from peft_instruct.data.prepare import LOST
+from peft_instruct.data.reader import HALF_PAIR, has_lone_surrogate
 from peft_instruct.data.sources import is_hub_id, read_rows
 from peft_instruct.data.templates import Template
-from peft_instruct.data.types import Row
+from peft_instruct.data.types import Example, Row
 from peft_instruct.errors import DatasetError, RecipeError
 
 if TYPE_CHECKING:
     from peft_instruct.inference.complete import Generation
 
+CONVERSATIONS = ("messages", "conversations")
+ASKING = ("instruction", "prompt", *CONVERSATIONS)
+"""The columns that ask; a row has one of them."""
 KEPT_PREFIX = "given_"
 """A column of the file that has the name of one of ours is kept under this prefix."""
+# What acts on a terminal and JSON leaves as it is, and halves of surrogate pairs, which have no bytes in UTF-8.
+_ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class PromptRow:
 
 
 def read_prompts(source: str, template: Template) -> list[PromptRow]:
-    """Rows with `instruction` (and `input`), rendered by the template, or with `prompt`, taken as it is.
+    """The prompts of a file, row by row: `instruction` (and `input`) or a conversation, rendered by the template, or
+    `prompt`, taken as it is. Of a conversation it is everything before the answer that it ends in.
 
     Raises:
         DatasetError: no such file, or broken rows, every one named by file and line.
@@ -42,33 +52,72 @@ def read_prompts(source: str, template: Template) -> list[PromptRow]:
     problems: list[str] = []
     rows = []
     for row in read_rows(source).rows:
-        found = _problems_of(row)
-        problems += found
-        if not found:
-            rows.append(PromptRow(row.values, _prompt(row.values, template), row.origin))
+        try:
+            rows.append(PromptRow(row.values, _prompt(row, template), row.origin))
+        except _BadPromptError as error:
+            problems += [f"{row.origin}: {problem}" for problem in error.args]
     if problems:
         raise DatasetError.of(source, problems)
     return rows
 
 
-def _prompt(values: dict[str, Any], template: Template) -> str:
-    if "prompt" in values:
-        return str(values["prompt"])
-    return template.prompt(values["instruction"], values.get("input") or "")
+def one_prompt(instruction: str, input: str, template: Template) -> PromptRow:
+    """The prompt of an instruction that came with the command.
+
+    Raises:
+        RecipeError: it is no text, or the template has no place for the input.
+    """
+    values = {"instruction": instruction, **({"input": input} if input else {})}
+    try:
+        return PromptRow(values, _prompt(Row(values, "INSTRUCTION"), template), "INSTRUCTION")
+    except _BadPromptError as error:
+        raise RecipeError.of("generate", list(error.args)) from error
 
 
-def _problems_of(row: Row) -> list[str]:
-    named = [name for name in ("instruction", "prompt") if name in row.values]
+class _BadPromptError(ValueError):
+    """What is wrong with a row, each problem an argument."""
+
+
+def _prompt(row: Row, template: Template) -> str:
+    named = [name for name in ASKING if name in row.values]
     if len(named) != 1:
         found = " and ".join(map(repr, named)) or f"columns {', '.join(map(repr, row.values)) or 'none'}"
-        return [f"{row.origin}: {found}. expected one of instruction and prompt."]
-    problems = []
-    value, given_input = row.values[named[0]], row.values.get("input")
-    if not isinstance(value, str) or not value.strip():
-        problems.append(f"{row.origin}: {named[0]!r} is {_shown(value)}. expected text.")
-    if named[0] == "instruction" and not (given_input is None or isinstance(given_input, str)):
-        problems.append(f"{row.origin}: 'input' is {_shown(given_input)}. expected text, or none.")
-    return problems
+        raise _BadPromptError(f"{found}. expected one of {', '.join(ASKING[:-1])} and {ASKING[-1]}.")
+    (name,) = named
+    if name in CONVERSATIONS:
+        return _rendered(_conversation(row, name), template)
+    value, given_input = row.values[name], row.values.get("input")
+    problems = _text_problems(name, value)
+    if name == "instruction" and given_input not in (None, ""):
+        problems += _text_problems("input", given_input, "text, or none")
+    if problems:
+        raise _BadPromptError(*problems)
+    if name == "prompt":
+        return str(value)
+    return _rendered(Example(value, given_input or "", "", row.origin), template)
+
+
+def _conversation(row: Row, column: str) -> Example:
+    try:
+        question = read_question(row.values[column])
+    except (BrokenConversationError, UnusableConversationError) as error:
+        raise _BadPromptError(f"{column!r}: {error}.") from error
+    texts = [question.system, question.user, *(text for each in question.earlier for text in (each.user, each.answer))]
+    if any(map(has_lone_surrogate, texts)):
+        raise _BadPromptError(f"{column!r} {HALF_PAIR}.")
+    return Example(question.user, "", "", row.origin, system=question.system, earlier=question.earlier)
+
+
+def _rendered(example: Example, template: Template) -> str:
+    if lost := template.lost(example):
+        raise _BadPromptError(f"has {LOST[lost]}, but the template of the training has no {lost} for it.")
+    return template.render(example).prompt
+
+
+def _text_problems(name: str, value: Any, expected: str = "text") -> list[str]:
+    if not isinstance(value, str) or not (value.strip() or name == "input"):
+        return [f"{name!r} is {_shown(value)}. expected {expected}."]
+    return [f"{name!r} {HALF_PAIR}."] if has_lone_surrogate(value) else []
 
 
 def completed_row(values: dict[str, Any], tuned: Generation, base: Generation | None) -> dict[str, Any]:
@@ -87,7 +136,8 @@ def completed_row(values: dict[str, Any], tuned: Generation, base: Generation | 
 
 def json_line(values: dict[str, Any]) -> str:
     """One line of JSON; what JSON has no type for (a date of a parquet file) becomes text."""
-    return json.dumps(values, ensure_ascii=False, default=str) + "\n"
+    line = json.dumps(values, ensure_ascii=False, default=str)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n"
 
 
 @contextmanager

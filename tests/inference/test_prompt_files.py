@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from peft_instruct.data.templates import ALPACA
+from peft_instruct.data.prepare import read_source
+from peft_instruct.data.templates import ALPACA, CHATML
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.inference.complete import Generation
-from peft_instruct.inference.files import completed_row, finished_file, json_line, read_prompts
+from peft_instruct.inference.files import completed_row, finished_file, json_line, one_prompt, read_prompts
 from peft_instruct.inference.progress import SECONDS_BETWEEN_LINES, told
+from peft_instruct.recipe.schema import DataSection
+from peft_instruct.report.safe_text import safe_text
 
 TUNED = Generation("prompt", "Red.", 3, True)
 
@@ -61,6 +65,65 @@ def test_every_broken_row_is_named_at_once(tmp_path: Path) -> None:
         assert text in told_of
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+TURNS = [
+    {"role": "user", "content": "Sky?"},
+    {"role": "assistant", "content": "Blue."},
+    {"role": "user", "content": "Grass?"},
+]
+ANSWER = {"role": "assistant", "content": "Green."}
+
+
+def test_a_conversation_is_asked_as_it_is_trained_with_or_without_its_last_answer(tmp_path: Path) -> None:
+    speakers = {"user": "human", "assistant": "gpt"}
+    sharegpt = [{"from": speakers[turn["role"]], "value": turn["content"]} for turn in TURNS]
+    source = lines(
+        tmp_path / "in.jsonl",
+        {"messages": [SYSTEM, *TURNS, ANSWER]},
+        {"messages": [SYSTEM, *TURNS]},
+        {"messages": [*TURNS, ANSWER, {**ANSWER, "content": "Really."}]},
+        {"conversations": sharegpt},
+        {"messages": TURNS[:1]},
+    )
+    trained = lines(
+        tmp_path / "train.jsonl", {"messages": [SYSTEM, *TURNS, ANSWER]}, {"messages": [*TURNS, ANSWER]},
+        {"messages": [TURNS[0], ANSWER]},
+    )  # fmt: skip
+    with_system, without, single = read_source(trained, DataSection(train=trained), CHATML)[0]
+    prompts = [row.prompt for row in read_prompts(source, CHATML)]
+    assert prompts == [with_system.prompt, with_system.prompt, without.prompt, without.prompt, single.prompt]
+    assert [p.spans for p in prompts] == [r.prompt.spans for r in (with_system, with_system, without, without, single)]
+    assert "Green" not in "".join(prompts) and "Blue." in prompts[0]
+
+
+def test_a_conversation_without_a_place_in_the_template_is_told_and_not_cut(tmp_path: Path) -> None:
+    source = lines(
+        tmp_path / "in.jsonl",
+        {"messages": TURNS},
+        {"messages": [SYSTEM, TURNS[0]]},
+        {"messages": [SYSTEM]},
+        {"messages": "Sky?"},
+        {"messages": [{"role": "user", "content": "half \ud83d"}]},
+        {"instruction": "half \ud83d"},
+        {"messages": TURNS[:1]},
+    )
+    with pytest.raises(DatasetError) as error:
+        read_prompts(source, replace(CHATML, follow_up="", with_system=""))
+    told_of = str(error.value).splitlines()[1:]
+    said = ("earlier messages", "a system message", "no message of a user", "expected a list", "half of", "half of")
+    assert len(told_of) == len(said)
+    for number, (line, what) in enumerate(zip(told_of, said, strict=True), start=1):
+        assert f"{source}:{number}: " in line and what in line
+
+
+def test_an_input_that_the_template_has_no_place_for_is_told() -> None:
+    assert one_prompt("Say it.", "", CHATML).prompt == CHATML.prompt("Say it.")
+    with pytest.raises(RecipeError, match="an input, but the template"):
+        one_prompt("Say it.", "x", replace(CHATML, with_input=CHATML.without_input))
+    with pytest.raises(RecipeError, match="half of a surrogate pair"):
+        one_prompt("Say \udce9", "", CHATML)
+
+
 @pytest.mark.parametrize("name", ["absent.jsonl", "absent"])
 def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(DatasetError, match="no such file"):
@@ -86,9 +149,12 @@ def test_a_cut_prompt_and_the_bases_completion_stand_in_the_row() -> None:
 
 
 def test_lines_stay_lines_whatever_is_in_them() -> None:
-    line = json_line({"completion": "two\nlines 東京\u2028🙂"})
-    assert line.count("\n") == 1
-    assert json.loads(line)["completion"] == "two\nlines 東京\u2028🙂"
+    values = {"completion": "two\nlines 東京\u2028🙂", "given": "\x9b2J\x7f \x1b[2J \x00 \u202e", "half": "\ud83d"}
+    line = json_line(values)
+    assert line.count("\n") == 1 and "東京" in line
+    line.encode("utf-8")
+    # `show` makes visible what acts on a terminal; what it prints is still the JSON.
+    assert json.loads(line) == json.loads(safe_text(line)) == values
 
 
 def test_a_file_appears_when_it_is_finished_and_not_before(tmp_path: Path) -> None:
