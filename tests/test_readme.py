@@ -71,6 +71,28 @@ def test_the_figures_of_the_fuzzing_are_those_of_its_result_file() -> None:
     assert f"{found['num_cases']:,} mutations, no traceback, the slowest {found['slowest_seconds']:.2f} s" in README
 
 
+def test_the_figures_of_data_check_are_those_of_its_result_file() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/data_check.json").read_text(encoding="utf-8"))
+    seconds, size = found["median_wall_seconds"], found["most_bytes"] / 1e9
+    assert seconds < 30 and size < 1
+    assert f"{found['num_rows']:,} rows take {seconds:.0f} s and {size:.2f} GB on one core" in " ".join(README.split())
+
+
+def test_the_figures_of_mislabelled_rows_are_those_of_their_result_file() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/mislabelled.json").read_text(encoding="utf-8"))
+    precision, recall = (f"{found[name]:.0%}".replace("%", " %") for name in ("precision", "recall"))
+    said = f"of the rows listed as mislabelled {precision} were such, and {recall} of those were listed"
+    assert f"{said} ({len(found['runs'])} seeds" in " ".join(README.split())
+
+
+def test_the_figures_of_the_memory_of_rows_are_those_of_their_result_file() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/preparation_memory.json").read_text(encoding="utf-8"))
+    cold, cached = (found["most_bytes_per_byte"][f"groups {state}"] for state in ("cold", "cached"))
+    assert f"up to {cold:.0f} bytes for each byte of their file, {cached:.1f} out of the cache" in " ".join(
+        README.split()
+    )
+
+
 @pytest.mark.parametrize("script", ["starter_table"])
 def test_a_table_is_what_its_command_makes_of_the_result_files(script: str) -> None:
     found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")

@@ -10,9 +10,11 @@ from typing import Any
 
 from peft_instruct.commands.data_target import recipe_of
 from peft_instruct.data.pieces import Piece, pieces_of
-from peft_instruct.data.types import LengthReport
+from peft_instruct.data.types import LengthReport, PromptCompletion
 from peft_instruct.errors import DatasetError
 
+# `file:line`, `file:line (row N)`, `owner/name row N`
+_PLACE = re.compile(r"(?::| row )(?P<line>\d+)(?: \(row (?P<row>\d+)\))?$")
 MARKS = {"prompt": ("", ""), "learned": ("⟦", "⟧"), "stop": ("⟦", "⟧")}
 """Around the pieces where there are no colours."""
 
@@ -33,7 +35,7 @@ class Preview:
     """Rows as the model sees them.
 
     Attributes:
-        notes: what the length limit did to them.
+        notes: how they were read, and what the length limit did to them.
         shows_ids: whether the text names the token ids.
     """
 
@@ -84,20 +86,35 @@ def data_preview(
     section = recipe.data
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = data.train[:num_rows]
+    notes: tuple[str, ...] = ()
     if line is not None:
-        everything = [*data.train, *data.validation, *data.test]
-        rows = [row for row in everything if re.search(rf"(?::| row ){line}(?: |$)", row.origin)]
-        if not rows:
-            raise DatasetError(f"{target}: no row begins at line {line}. `data check` names the lines.")
+        found = _at_line(target, [*data.train, *data.validation, *data.test], line)
+        # A whole file may stand in one line.
+        rows = found[:num_rows]
+        notes = (f"{len(found) - num_rows} more rows begin at line {line} (--rows)",) if len(found) > num_rows else ()
     tokens, report = model_rows(rows, tokenizer, section)
     shown = tuple(
         ShownRow(row.origin, len(row.input_ids), sum(label >= 0 for label in row.labels), pieces_of(row, tokenizer))
         for row in tokens
     )
-    preview = Preview(shown, _notes(report, section.max_length), recipe.model.base, shows_ids)
+    preview = Preview(shown, (*data.notes, *notes, *_notes(report, section.max_length)), recipe.model.base, shows_ids)
     if html is not None:
         html.write_text(_page(preview, target), encoding="utf-8")
     return preview
+
+
+def _at_line(target: str, rows: Sequence[PromptCompletion], line: int) -> list[PromptCompletion]:
+    """The rows that begin at a line, in their order there; of a hub data set, the row of that number.
+
+    Raises:
+        DatasetError: none does; the nearest line is named.
+    """
+    places = [(int(found["line"]), int(found["row"] or 0), row) for row in rows if (found := _PLACE.search(row.origin))]
+    at_line = sorted(((number, row) for begin, number, row in places if begin == line), key=lambda pair: pair[0])
+    if not at_line:
+        nearest = min((begin for begin, _, _ in places), key=lambda begin: abs(begin - line))
+        raise DatasetError(f"{target}: no row begins at line {line}; the nearest begins at {nearest}.")
+    return [row for _, row in at_line]
 
 
 def _notes(report: LengthReport, max_length: int) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from peft_instruct.commands.data_target import recipe_of
 from peft_instruct.data.scripts import count_scripts
 from peft_instruct.data.statistics import (
@@ -19,7 +21,8 @@ from peft_instruct.data.statistics import (
     shuffled_fill,
     top_prefixes,
 )
-from peft_instruct.data.types import IGNORED_LABEL, LengthReport, PromptCompletion, Tokens
+from peft_instruct.data.table import TokenTable
+from peft_instruct.data.types import LengthReport, PromptCompletion
 from peft_instruct.recipe import Recipe
 
 BAR = 40
@@ -37,6 +40,7 @@ class DataStats:
         fill: real tokens of all positions of a batch, by the way of batching.
         scripts: share of letters.
         prefixes: how prompts begin, and how many.
+        notes: how the rows were read, and which were left out.
     """
 
     target: str
@@ -54,6 +58,7 @@ class DataStats:
     fill: dict[str, float]
     scripts: dict[str, float]
     prefixes: list[tuple[str, int]]
+    notes: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +84,8 @@ class DataStats:
             + ", ".join(f"{name} {share:.1%}" for name, share in self.fill.items()),
             "scripts: " + ", ".join(f"{name} {share:.1%}" for name, share in self.scripts.items()),
             "prompts begin with: " + ", ".join(f"{text!r} {count:,}" for text, count in self.prefixes),
+            "",
+            *self.notes,
         ]
         return "\n".join(lines)
 
@@ -93,15 +100,16 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
         PeftInstructError: the rows, the recipe or the tokenizer cannot be read.
     """
     from peft_instruct.commands.data_lengths import rows_and_tokenizer
-    from peft_instruct.data.tokens import tokenize
+    from peft_instruct.data.tokens import encode, fit
 
     recipe = recipe_of(target, overrides)
     section = recipe.data
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = [*data.train, *data.validation, *data.test]
-    whole, _ = tokenize(rows, tokenizer, max_length=sys.maxsize)
-    _, cut = tokenize(rows, tokenizer, max_length=section.max_length)
-    stats = _stats(target, recipe, rows, whole, cut)
+    encoded = encode(rows, tokenizer)
+    whole, _ = fit(rows, encoded, tokenizer, max_length=sys.maxsize)
+    _, report = fit(rows, encoded, tokenizer, max_length=section.max_length)
+    stats = _stats(target, recipe, rows, whole, report, data.notes)
     if svg is not None:
         from peft_instruct.report.plots import histogram_svg
 
@@ -110,11 +118,16 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
 
 
 def _stats(
-    target: str, recipe: Recipe, rows: list[PromptCompletion], tokens: Sequence[Tokens], report: LengthReport
+    target: str,
+    recipe: Recipe,
+    rows: list[PromptCompletion],
+    tokens: TokenTable,
+    report: LengthReport,
+    notes: tuple[str, ...],
 ) -> DataStats:
     max_length, batch_size = recipe.data.max_length, recipe.training.batch_size
-    learned = [sum(label != IGNORED_LABEL for label in row.labels) for row in tokens]
-    lengths = [len(row.input_ids) for row in tokens]
+    learned = np.add.reduceat(tokens.learned, tokens.offsets[:-1], dtype=np.int64).tolist()
+    lengths = tokens.lengths.tolist()
     cut = [min(length, max_length) for length in lengths]
     scripts: Counter[str] = Counter()
     for row in rows:
@@ -147,4 +160,5 @@ def _stats(
             if count >= LEAST_SCRIPT_SHARE * scripts.total()
         },
         prefixes=top_prefixes(row.asked or row.prompt or row.completion for row in rows),
+        notes=notes,
     )

@@ -128,8 +128,10 @@ def _quotas(sizes: Counter[str], wanted: int) -> Counter[str]:
 
 def _note(groups: list[int], leaking: int, num_capped: int, sides: list[list[int]]) -> str:
     doubles = [count for count in Counter(groups).values() if count > 1]
-    note = (
-        f"split: {len(sides[0])} rows for validation, {len(sides[1])} for test; {sum(doubles)} rows in {len(doubles)} "
-        f"groups of near-duplicates stay together; a split by rows would have leaked {leaking} rows"
+    note = f"split: {len(sides[0])} rows for validation, {len(sides[1])} for test; " + (
+        f"{sum(doubles)} rows in {len(doubles)} groups of near-duplicates stay together; a split by rows would have "
+        f"leaked {leaking} rows"
+        if doubles
+        else "no near-duplicates"
     )
     return note + (f"; {num_capped} rows look like so many others that not all were compared" if num_capped else "")

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
-import numpy as np
-
+from peft_instruct.data.packing import pack
 from peft_instruct.data.table import TableBuilder, TokenTable
-from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span, Tokens
+from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.data_section import DataSection
 
@@ -201,15 +200,40 @@ def tokenize(
     Raises:
         DatasetError: `error`, naming every overlong row; or no row is left.
     """
+    return fit(rows, encode(rows, tokenizer), tokenizer, max_length=max_length, overlong=overlong)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a row before any of them is cut: of its prompt, and of its completion with the stop token."""
+
+    prompt: list[Stretch]
+    completion: list[int]
+
+
+def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> list[Encoded]:
+    """The ids of rows of any length, which is what takes the time."""
     stop = tokenizer.eos_token_id
-    num_start = len(start_ids(tokenizer))
     prompts = prompt_stretches(tokenizer, [row.prompt for row in rows])
     completions = text_ids(tokenizer, [row.completion for row in rows])
+    return [Encoded(prompt, [*completion, stop]) for prompt, completion in zip(prompts, completions, strict=True)]
+
+
+def fit(
+    rows: Sequence[PromptCompletion],
+    encoded: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    overlong: str = "truncate",
+) -> tuple[TokenTable, LengthReport]:
+    """As `tokenize`, of rows that are encoded already."""
+    num_start = len(start_ids(tokenizer))
     kept = TableBuilder()
     report = LengthReport(num_rows=len(rows))
     overlong_rows: list[str] = []
-    for row, prompt, completion in zip(rows, prompts, completions, strict=True):
-        completion = [*completion, stop]
+    for row, ids in zip(rows, encoded, strict=True):
+        prompt, completion = ids.prompt, ids.completion
         length = sum(len(stretch.ids) for stretch in prompt) + len(completion)
         report.longest = max(report.longest, length)
         if length > max_length:
@@ -272,21 +296,3 @@ def _keep_end(prompt: list[Stretch], count: int, num_start: int) -> list[Stretch
             kept.insert(0, Stretch(ids[begin:end], stretch.learned and end - begin == len(stretch.ids)))
             end = begin
     return [Stretch(ids[:end], False), *kept] if end else kept
-
-
-def pack(rows: Sequence[Tokens], length: int) -> TokenTable:
-    """Plain-text rows joined and cut into rows of exactly `length` tokens; the last may be shorter.
-
-    Each document ends in its stop token, so a model can tell where the next begins; attention does cross over, as is
-    usual in pretraining. No token is lost.
-    """
-    table = TokenTable.of(rows)
-    starts = np.arange(0, len(table.ids), length)
-    # A row is named by the document that it begins in; empty documents begin and end nothing.
-    documents = np.searchsorted(table.offsets, starts, side="right") - 1
-    return TokenTable(
-        table.ids,
-        np.ones_like(table.learned),
-        np.append(starts, len(table.ids)),
-        [f"from {table.origins[document]}" for document in documents],
-    )

@@ -67,13 +67,21 @@ def test_preview_of_a_line_finds_it_on_any_side_of_the_split(tmp_path: Path) -> 
     path.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows()), encoding="utf-8")
     preview = data_preview(str(path), line=64)
     assert [row.origin for row in preview.rows] == [f"{path}:64"]
-    with pytest.raises(DatasetError, match="no row begins at line 65"):
-        data_preview(str(path), line=65)
+    with pytest.raises(DatasetError, match="no row begins at line 70; the nearest begins at 64"):
+        data_preview(str(path), line=70)
+
+
+def test_rows_of_one_line_are_as_many_as_asked_for_and_the_rest_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(tiny_rows()), encoding="utf-8")
+    preview = data_preview(str(path), line=1, num_rows=12)
+    assert [row.origin for row in preview.rows] == [f"{path}:1 (row {number})" for number in range(1, 13)]
+    assert "52 more rows begin at line 1" in preview.text()
 
 
 def test_a_cut_row_says_so(tiny_recipe: Path) -> None:
     preview = data_preview(str(tiny_recipe), ["data.max_length=16"], num_rows=1)
-    assert "cut" in preview.notes[0]
+    assert "format alpaca" in preview.notes[0] and "cut" in preview.notes[-1]
     assert preview.rows[0].num_tokens == 16
 
 
@@ -127,6 +135,15 @@ def test_lone_surrogates_and_a_ten_megabyte_row_are_told(tmp_path: Path) -> None
     assert data_check(str(path), fix=True).cleaned[0].num_left_out == 2
 
 
+def test_a_column_that_is_not_read_is_told_unless_we_wrote_it_ourselves(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{**row, "provenance": {"file": "a", "ids": ["1"], "time": ""}} for row in tiny_rows()[:3]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert not data_check(str(path)).findings
+    path.write_text("".join(json.dumps({**row, "mood": "fair"}) + "\n" for row in rows), encoding="utf-8")
+    assert [(found.code, found.detail) for found in data_check(str(path)).findings] == [("ignored-column", "mood")]
+
+
 def test_check_tells_train_rows_among_the_evaluation_rows(tmp_path: Path) -> None:
     rows = tiny_rows()
     train, other = tmp_path / "train.json", tmp_path / "held_out.json"
@@ -160,6 +177,7 @@ def test_stats_agree_with_the_rows_of_training(tiny_recipe: Path, tmp_path: Path
     assert stats.completion_share == pytest.approx(report.num_completion_tokens / report.num_tokens)
     assert stats.lengths["row"]["p100"] == report.longest
     assert stats.scripts == {"latin": 1.0}
+    assert "64 rows, format alpaca" in stats.text().splitlines()[-1]
     assert svg.read_text(encoding="utf-8").count("<svg") == 1
 
 

@@ -154,7 +154,7 @@ def test_conversations_that_end_alike_are_not_one_group(tmp_path: Path) -> None:
     ]
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows), encoding="utf-8")
     found, _, _ = read_source(str(path), DataSection(train=str(path), template="chatml"))
-    assert "0 rows in 0 groups" in split_rows(found, 3, 0, seed=0, by="groups").notes[0]
+    assert "no near-duplicates" in split_rows(found, 3, 0, seed=0, by="groups").notes[0]
 
 
 def test_rows_that_are_all_alike_are_refused() -> None:

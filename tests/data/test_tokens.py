@@ -11,8 +11,9 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from tiny import END_OF_TEXT, VOCABULARY, tiny_rows, write_tiny_tokenizer
 
+from peft_instruct.data.packing import pack
 from peft_instruct.data.templates import ALPACA, PLAIN
-from peft_instruct.data.tokens import pack, prompt_ids, splits_before_newlines, text_ids, tokenize
+from peft_instruct.data.tokens import prompt_ids, splits_before_newlines, text_ids, tokenize
 from peft_instruct.data.types import IGNORED_LABEL, Prompt, PromptCompletion, Span, Tokens
 from peft_instruct.errors import DatasetError
 
