@@ -31,7 +31,7 @@ def prepared(rows: Path, split: str) -> dict[str, Any]:
     from peft_instruct.data.cache import Cache
     from peft_instruct.data.prepared import Preparation
     from peft_instruct.model.tokenizer import load_tokenizer
-    from peft_instruct.recipe.schema import DataSection
+    from peft_instruct.recipe.data_section import DataSection
     from peft_instruct.training.collator import as_dataset
 
     tokenizer = load_tokenizer(STARTER / "base")

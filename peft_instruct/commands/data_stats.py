@@ -106,9 +106,9 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
     section = recipe.data
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = [*data.train, *data.validation, *data.test]
-    encoded = encode(rows, tokenizer)
-    whole, _ = fit(rows, encoded, tokenizer, max_length=sys.maxsize)
-    _, report = fit(rows, encoded, tokenizer, max_length=section.max_length)
+    encoded = list(encode(rows, tokenizer))
+    whole, _ = fit(encoded, tokenizer, max_length=sys.maxsize)
+    _, report = fit(encoded, tokenizer, max_length=section.max_length)
     stats = _stats(target, recipe, rows, whole, report, data.notes)
     if svg is not None:
         from peft_instruct.report.plots import histogram_svg

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -25,6 +25,8 @@ from peft_instruct.recipe.data_section import DataSection
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
 
 _BEFORE_NEWLINES = re.compile(r"(?<=\S)(?=\n)")
+ROWS_AT_ONCE = 4096
+"""Rows of one batched call: the tokenizer keeps the texts and places of all tokens of a call, many times their ids."""
 LEAST_PROMPT_FRACTION = 4
 """A truncated row keeps at least max_length / 4 of its prompt's end: the response header is in it."""
 
@@ -200,40 +202,40 @@ def tokenize(
     Raises:
         DatasetError: `error`, naming every overlong row; or no row is left.
     """
-    return fit(rows, encode(rows, tokenizer), tokenizer, max_length=max_length, overlong=overlong)
+    return fit(encode(rows, tokenizer), tokenizer, max_length=max_length, overlong=overlong)
 
 
 @dataclass(frozen=True)
 class Encoded:
     """The ids of a row before any of them is cut: of its prompt, and of its completion with the stop token."""
 
+    origin: str
     prompt: list[Stretch]
     completion: list[int]
 
 
-def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> list[Encoded]:
+def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Iterator[Encoded]:
     """The ids of rows of any length, which is what takes the time."""
     stop = tokenizer.eos_token_id
-    prompts = prompt_stretches(tokenizer, [row.prompt for row in rows])
-    completions = text_ids(tokenizer, [row.completion for row in rows])
-    return [Encoded(prompt, [*completion, stop]) for prompt, completion in zip(prompts, completions, strict=True)]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        prompts = prompt_stretches(tokenizer, [row.prompt for row in some])
+        completions = text_ids(tokenizer, [row.completion for row in some])
+        for row, prompt, completion in zip(some, prompts, completions, strict=True):
+            yield Encoded(row.origin, prompt, [*completion, stop])
 
 
 def fit(
-    rows: Sequence[PromptCompletion],
-    encoded: Sequence[Encoded],
-    tokenizer: Tokenizer,
-    *,
-    max_length: int,
-    overlong: str = "truncate",
+    rows: Iterable[Encoded], tokenizer: Tokenizer, *, max_length: int, overlong: str = "truncate"
 ) -> tuple[TokenTable, LengthReport]:
     """As `tokenize`, of rows that are encoded already."""
     num_start = len(start_ids(tokenizer))
     kept = TableBuilder()
-    report = LengthReport(num_rows=len(rows))
+    report = LengthReport()
     overlong_rows: list[str] = []
-    for row, ids in zip(rows, encoded, strict=True):
-        prompt, completion = ids.prompt, ids.completion
+    for row in rows:
+        prompt, completion = row.prompt, row.completion
+        report.num_rows += 1
         length = sum(len(stretch.ids) for stretch in prompt) + len(completion)
         report.longest = max(report.longest, length)
         if length > max_length:
@@ -250,8 +252,8 @@ def fit(
     table = kept.table()
     if not len(table):
         raise DatasetError(
-            f"data.max_length: {max_length} leaves none of the {len(rows)} rows (the longest has {report.longest} "
-            "tokens). Raise max_length, or set overlong: truncate."
+            f"data.max_length: {max_length} leaves none of the {report.num_rows} rows (the longest has "
+            f"{report.longest} tokens). Raise max_length, or set overlong: truncate."
         )
     report.num_tokens, report.num_completion_tokens = len(table.ids), int(table.learned.sum())
     return table, report

@@ -11,6 +11,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from tiny import END_OF_TEXT, VOCABULARY, tiny_rows, write_tiny_tokenizer
 
+from peft_instruct.data import tokens as tokens_module
 from peft_instruct.data.packing import pack
 from peft_instruct.data.templates import ALPACA, PLAIN
 from peft_instruct.data.tokens import prompt_ids, splits_before_newlines, text_ids, tokenize
@@ -64,6 +65,18 @@ def test_the_completion_and_one_stop_token_are_trained_and_nothing_else(
     assert _decode(tokenizer, tokens.input_ids) == prompt + completion + END_OF_TEXT
     assert tokens.labels[: tokens.prompt_length] == (IGNORED_LABEL,) * tokens.prompt_length
     assert tokens.labels[tokens.prompt_length :] == tokens.input_ids[tokens.prompt_length :]
+
+
+def test_how_many_rows_are_tokenised_at_once_plays_no_part(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        PromptCompletion(ALPACA.prompt(row["instruction"], row["input"]), row["output"], f"row {number}")
+        for number, row in enumerate(tiny_rows())
+    ]
+    whole, report = tokenize(rows, tokenizer, max_length=48)
+    assert report.truncated and len(whole) == len(rows)
+    monkeypatch.setattr(tokens_module, "ROWS_AT_ONCE", 5)
+    parts, same = tokenize(rows, tokenizer, max_length=48)
+    assert list(parts) == list(whole) and same == report
 
 
 @settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))
