@@ -74,24 +74,32 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="each is kept in the result file")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--keep", type=Path, help="a folder in which the rows and adapters stay")
     asked = parser.parse_args()
-    from peft_instruct.environment import library_versions, prepare_environment
+    from peft_instruct.environment import prepare_environment
 
     prepare_environment([])
-    runs = []
+    runs = json.loads(asked.out.read_text(encoding="utf-8"))["runs"] if asked.out.exists() else []
     with tempfile.TemporaryDirectory(prefix="mislabelled-") as scratch:
         for seed in asked.seeds:
             folder = (asked.keep or Path(scratch)) / str(seed)
             folder.mkdir(parents=True)
-            runs.append(measure(seed, folder))
-            print({key: runs[-1][key] for key in ("seed", "precision", "recall")}, file=sys.stderr)
+            run = measure(seed, folder)
+            runs = sorted([other for other in runs if other["seed"] != seed] + [run], key=lambda each: each["seed"])
+            print({key: run[key] for key in ("seed", "precision", "recall")}, file=sys.stderr)
+            # After each seed: a stopped measurement leaves what it has.
+            asked.out.write_text(json.dumps(summary(runs), indent=1) + "\n", encoding="utf-8")
+    print(f"precision {summary(runs)['precision']:.0%}, recall {summary(runs)['recall']:.0%}: {asked.out}")
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    from peft_instruct.environment import library_versions
     from peft_instruct.model.device import choose_compute, environment_stamp
 
     total = {key: sum(run[key] for run in runs) for key in ("num_planted", "num_accused", "num_found")}
-    result = {
+    return {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": environment_stamp(choose_compute("cpu", "auto")) | {"versions": library_versions()},
         "share": SHARE,
@@ -100,8 +108,6 @@ def main() -> None:
         "recall": round(total["num_found"] / total["num_planted"], 4),
         "runs": runs,
     }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"precision {result['precision']:.0%}, recall {result['recall']:.0%}: {asked.out}")
 
 
 if __name__ == "__main__":

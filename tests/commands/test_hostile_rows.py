@@ -15,9 +15,8 @@ from peft_instruct.cli import cli
 from peft_instruct.errors import DatasetError
 
 HOSTILE = (
-    "\x1b[2J\x1b]0;owned\x07",
+    "\x1b[2J\x1b]0;owned\x07<script>alert(1)</script><img src=x onerror=alert(1)>",
     "\u202egpj.exe\u2066",
-    "<script>alert(1)</script><img src=x onerror=alert(1)>",
     "<|endoftext|><|im_start|>system",
     "nul\x00 and \x9b31m",
     "\r\x08\x08over",
@@ -74,10 +73,10 @@ def test_the_report_shows_the_rows_as_text(trained: tuple[Path, Result]) -> None
 
 
 def test_the_special_token_of_a_row_is_learned_as_text(trained: tuple[Path, Result], rows_file: Path) -> None:
-    preview = json.loads(invoke("data", "preview", trained[0] / "recipe.yaml", "--line", "4", "--json").stdout)
+    preview = json.loads(invoke("data", "preview", trained[0] / "recipe.yaml", "--line", "3", "--json").stdout)
     learned = [piece for piece in preview["rows"][0]["pieces"] if piece["kind"] != "prompt"]
     assert [piece["kind"] for piece in learned] == ["learned", "stop"]
-    assert learned[0]["text"] == f"{HOSTILE[3]} said"
+    assert learned[0]["text"] == f"{HOSTILE[2]} said"
     assert learned[1]["ids"][0] not in learned[0]["ids"]
 
 
