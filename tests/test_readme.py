@@ -87,10 +87,12 @@ def test_the_figures_of_mislabelled_rows_are_those_of_their_result_file() -> Non
 
 def test_the_figures_of_the_memory_of_rows_are_those_of_their_result_file() -> None:
     found = json.loads((REPOSITORY / "benchmarks/results/preparation_memory.json").read_text(encoding="utf-8"))
-    cold, cached = (found["most_bytes_per_byte"][f"groups {state}"] for state in ("cold", "cached"))
-    assert f"up to {cold:.0f} bytes for each byte of their file, {cached:.1f} out of the cache" in " ".join(
-        README.split()
-    )
+    cold, cached = found["groups cold"], found["groups cached"]
+    figures = cold["file_bytes"], cold["more_bytes"], cached["more_bytes"]
+    size, most, least = (f"{number / 1e6:.0f}" for number in figures)
+    said = " ".join(README.split())
+    assert f"a file of {size} MB ({cold['num_rows']:,} rows) takes {most} MB, each further byte" in said
+    assert f"each further byte {cold['bytes_per_further_byte']:.0f}; out of the cache {least} MB" in said
 
 
 @pytest.mark.parametrize("script", ["starter_table"])
