@@ -25,7 +25,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "starter_table.json"
 CURVE = REPOSITORY / "benchmarks" / "results" / "starter_full_curve.json"
-CURVE_RATES = (1e-4, 2e-4, 3e-4, 7e-4, 1.2e-3)
+CURVE_RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- starter table: begin (benchmarks/starter_table.py --render) -->", "<!-- starter table: end -->"
 SEEDS = (0, 1, 2)
