@@ -165,7 +165,8 @@ def _read_file(
     notes += [f"{file}: {count} conversations {what}" for what, count in reader.notes.items()]
     for origins, what in ((reader.empty, " as empty"), (reader.unusable, "")):
         if origins:
-            notes.append(f"{file}: {len(origins)} rows left out{what}: {'; '.join(origins[:MOST_LISTED])}")
+            more = "; …" if len(origins) > MOST_LISTED else ""
+            notes.append(f"{file}: {len(origins)} rows left out{what}: {'; '.join(origins[:MOST_LISTED])}{more}")
     return pairs, form, notes
 
 
