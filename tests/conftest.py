@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -31,6 +32,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
     del os.environ[_name]
 os.environ.update(ISOLATION)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs together in one process: the tests of a file, and all that fork from one process with a head start."""
+    for item in items:
+        forks = "zygote" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("zygote" if forks else str(item.path.relative_to(REPOSITORY))))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported is no garbage: transformers collects at the end of each training, and walks through it all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:

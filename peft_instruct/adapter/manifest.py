@@ -8,7 +8,18 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from peft_instruct.adapter.storage import LOCK, MANIFEST, FileStamp, Record, damage, is_sealed, seal, stamp, write_last
+from peft_instruct.adapter.storage import (
+    LOCK,
+    MANIFEST,
+    FileStamp,
+    Record,
+    damage,
+    is_sealed,
+    pickles,
+    seal,
+    stamp,
+    write_last,
+)
 from peft_instruct.data.templates import GOLDEN_EXAMPLES, Template
 from peft_instruct.data.tokens import prompt_ids, text_ids
 from peft_instruct.environment import seen_from
@@ -21,7 +32,6 @@ FORMAT_VERSION = 1
 MOST_MANIFEST_BYTES = 16 << 20
 FOR_PEOPLE = frozenset({"README.md", "report.html", "loss.svg", "metrics.jsonl"})
 """Files that nothing is computed from: a card may be edited for the hub."""
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class BaseIdentity(Record):
@@ -188,8 +198,4 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 def _damage(folder: Path, manifest: AdapterManifest) -> list[str]:
     read = {name: expected for name, expected in manifest.files.items() if name not in FOR_PEOPLE}
-    problems = damage(folder, read)
-    for file in sorted(folder.iterdir()):
-        if file.suffix in PICKLE_SUFFIXES:
-            problems.append(f"{file.name}: a pickle, which can run code. Nothing of ours writes one here; remove it.")
-    return problems
+    return [*damage(folder, read), *pickles(folder)]

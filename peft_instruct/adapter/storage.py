@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _UNSEALED = '"seal": ""'
 
 
@@ -41,6 +42,15 @@ def damage(folder: Path, files: Mapping[str, FileStamp]) -> list[str]:
         elif sha256(file) != expected.sha256:
             problems.append(f"{name}: its content was changed (SHA-256 differs).")
     return problems
+
+
+def pickles(folder: Path) -> list[str]:
+    """One problem for each file of a folder that is by its name a pickle, which may run code when it is read."""
+    return [
+        f"{file.name}: a pickle, which can run code. Nothing of ours writes one here; remove it."
+        for file in sorted(folder.iterdir())
+        if file.suffix in PICKLE_SUFFIXES
+    ]
 
 
 def sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ A folder without a manifest is what a crash left of a save. transformers takes t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
 from peft_instruct.adapter.storage import (
     MANIFEST,
@@ -23,6 +25,7 @@ from peft_instruct.adapter.storage import (
     Record,
     damage,
     is_sealed,
+    pickles,
     seal,
     stamp,
     sync_folder,
@@ -112,9 +115,26 @@ def verify(folder: Path) -> Checkpoint:
     problems = damage(folder, manifest.files)
     found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     problems += [f"{name}: not part of the checkpoint." for name in sorted(found - set(manifest.files))]
+    problems += pickles(folder)
     if problems:
         raise AdapterError.of(str(folder), problems)
     return Checkpoint(folder, manifest)
+
+
+def _of_another_kind(folder: Path) -> list[str]:
+    """One problem for each file that is not what its name says; only headers of tensors are read."""
+    problems = []
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(str(file), "pt"):
+                    pass
+            elif file.suffix in (".json", ".jsonl"):
+                for text in [file.read_bytes()] if file.suffix == ".json" else file.read_bytes().splitlines():
+                    json.loads(text)
+        except (SafetensorError, ValueError, RecursionError, OSError) as error:
+            problems.append(f"{file.name}: is no {file.suffix[1:]} ({str(error).splitlines()[0][:100]}).")
+    return problems
 
 
 def newest(checkpoints: Path, say: Say) -> Checkpoint | None:
@@ -128,12 +148,16 @@ def newest(checkpoints: Path, say: Say) -> Checkpoint | None:
 
 
 def verified_with_best(folder: Path) -> Checkpoint:
-    """A checkpoint, and the one that it hands over in the end if nothing better comes, both verified.
+    """A checkpoint to go on from, and the one that it hands over in the end if nothing better comes, both verified.
 
     Raises:
-        AdapterError: one of them is not whole.
+        AdapterError: one of them is not whole, or a file is not of its kind.
     """
     checkpoint = verify(folder)
+    # Only someone who makes manifests that fit can have planted these.
+    problems = _of_another_kind(folder)
+    if problems:
+        raise AdapterError.of(str(folder), problems)
     best = checkpoint.manifest.best_step
     if best is not None and best != checkpoint.step:
         try:

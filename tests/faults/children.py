@@ -7,10 +7,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+SEED = int(os.environ.get("FAULT_SEED", "0"))
+"""benchmarks/robustness.py gives another one to each round of a long form, and the number of its cases."""
 ZYGOTE = Path(__file__).with_name("zygote.py")
 
 
@@ -46,6 +51,11 @@ class Child:
     def has_ended(self) -> bool:
         return "Z" in Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
+    def wait_until(self, seconds: float) -> None:
+        """So long after its start, or until it has ended."""
+        while time.monotonic() < self.began + seconds and not self.has_ended():
+            time.sleep(0.001)
+
     def wait_for(self, text: str, seconds: float = 600) -> None:
         """Until the child has said it, or has ended."""
         deadline = time.monotonic() + seconds
@@ -76,19 +86,29 @@ class Zygote:
         assert self.process.stdout
         return dict(json.loads(self.process.stdout.readline()))
 
-    def start(self, *arguments: object, most_bytes: int = 0) -> Child:
+    def start(self, *arguments: object, **asked: object) -> Child:
+        """A run with these arguments of the command line; what else may be asked for stands in zygote.py."""
         self.number += 1
         log = self.logs / f"{self.number}.log"
         log.touch()
         began = time.monotonic()
         run = [str(argument) for argument in arguments]
-        return Child(self.ask({"run": run, "log": str(log), "most_bytes": most_bytes})["pid"], log, self, began)
+        return Child(self.ask({"run": run, "log": str(log), **asked})["pid"], log, self, began)
 
-    def run(self, *arguments: object, most_bytes: int = 0) -> Ended:
-        return self.start(*arguments, most_bytes=most_bytes).wait()
+    def run(self, *arguments: object, **asked: object) -> Ended:
+        return self.start(*arguments, **asked).wait()
 
     def close(self) -> None:
         self.process.communicate(timeout=60)
+
+
+Count = Callable[[str, int], None]
+"""pytest's `record_property`: what a test counts stands in its JUnit report, from which the benchmark reads it."""
+
+
+def long_form(cases: int) -> Any:
+    """So many cases, behind the marker."""
+    return pytest.param(int(os.environ.get("FAULT_CASES", cases)), marks=pytest.mark.slow, id="long")
 
 
 def checkpoints_of(out: Path) -> Path:
@@ -99,11 +119,12 @@ def assert_same_run(adapter: Path, other: Path) -> None:
     """Bit for bit: every weight and every line of metrics but for its seconds; and nothing is left of the way there."""
     one, two = ((folder / "adapter_model.safetensors").read_bytes() for folder in (adapter, other))
     assert one == two
-    assert _metrics(adapter) == _metrics(other)
+    assert metrics_of(adapter) == metrics_of(other)
     assert not (adapter / "checkpoints").exists()
     assert not adapter.with_name(f"{adapter.name}.run").exists()
 
 
-def _metrics(adapter: Path) -> list[dict[str, Any]]:
+def metrics_of(adapter: Path) -> list[dict[str, Any]]:
+    """Every line that the run has logged, without its seconds."""
     lines = (adapter / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]

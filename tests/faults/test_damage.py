@@ -8,14 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from children import Zygote, checkpoints_of
+from children import SEED, Count, Zygote, checkpoints_of, long_form
 
 from peft_instruct.adapter.folder import open_adapter
 from peft_instruct.adapter.manifest import FOR_PEOPLE
 from peft_instruct.errors import AdapterError
 from peft_instruct.training.checkpoints import newest, verify
 
-HOW_MANY = [60, pytest.param(500, marks=pytest.mark.slow)]
+HOW_MANY = [60, long_form(500)]
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
@@ -27,8 +27,9 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
 def test_every_damage_to_a_checkpoint_is_seen_and_the_one_before_is_taken(
-    zygote: Zygote, fault_recipe: Path, tmp_path: Path, how_many: int
+    zygote: Zygote, fault_recipe: Path, tmp_path: Path, how_many: int, record_property: Count
 ) -> None:
+    record_property("cases", how_many)
     child = zygote.start("train", fault_recipe, "--out", tmp_path / "a")
     child.wait_for("step 5/8")
     child.send(signal.SIGTERM)
@@ -38,7 +39,7 @@ def test_every_damage_to_a_checkpoint_is_seen_and_the_one_before_is_taken(
     last = checkpoints / f"checkpoint-{steps[-1]}"
     shutil.copytree(last, tmp_path / "good")
     files = sorted(path.name for path in last.iterdir())
-    chance = random.Random(3)
+    chance = random.Random(SEED + 3)
     for number in range(how_many):
         path = last / files[number % len(files)]
         path.write_bytes(damaged(path.read_bytes(), chance))
@@ -53,12 +54,15 @@ def test_every_damage_to_a_checkpoint_is_seen_and_the_one_before_is_taken(
 
 
 @pytest.mark.parametrize("how_many", HOW_MANY)
-def test_every_damage_to_an_adapter_is_seen(uninterrupted: Path, tmp_path: Path, how_many: int) -> None:
+def test_every_damage_to_an_adapter_is_seen(
+    uninterrupted: Path, tmp_path: Path, how_many: int, record_property: Count
+) -> None:
     """Files for people alone (the card, the report) may be edited."""
+    record_property("cases", how_many)
     adapter = tmp_path / "a"
     shutil.copytree(uninterrupted, adapter)
     files = sorted(path for path in adapter.iterdir() if path.name not in FOR_PEOPLE)
-    chance = random.Random(4)
+    chance = random.Random(SEED + 4)
     for number in range(how_many):
         path = files[number % len(files)]
         content = path.read_bytes()

@@ -6,6 +6,7 @@ The long form, `pytest -m slow tests/faults/test_fuzz.py`, runs other mutations 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,38 +24,43 @@ SHORT = 150
 LONG = 2500
 
 
+def recipe_originals() -> tuple[bytes, ...]:
+    """Every shipped recipe, as it is and with every key."""
+    files = shipped_recipes()
+    return (*(file.read_bytes() for file in files), *(recipe_yaml(load_recipe(str(file))).encode() for file in files))
+
+
+def recipe_outcome(path: Path, content: bytes) -> str:
+    """`told` or `read`; a recipe that is read is written and read again as the same."""
+    path.write_bytes(content)
+    try:
+        recipe = load_recipe(str(path))
+    except RecipeError as error:
+        assert str(error).startswith(str(path)), "a problem without its place"
+        return "told"
+    path.write_text(recipe_yaml(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+    return "read"
+
+
+def rows_outcome(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    try:
+        rows = read_source(str(path), DataSection(train=str(path)))[0]
+    except DatasetError as error:
+        assert str(error).startswith(str(path)), "a problem without its place"
+        return "told"
+    assert rows
+    return "read"
+
+
 def fuzz_recipes(folder: Path, num_cases: int, *, repeatable: bool = True) -> Fuzzed:
-    path = folder / "r.yaml"
-    originals = tuple(file.read_bytes() for file in shipped_recipes())
-    whole = tuple(recipe_yaml(load_recipe(str(file))).encode() for file in shipped_recipes())
-
-    def act(content: bytes) -> str:
-        path.write_bytes(content)
-        try:
-            recipe = load_recipe(str(path))
-        except RecipeError as error:
-            assert str(error).startswith(str(path)), "a problem without its place"
-            return "told"
-        path.write_text(recipe_yaml(recipe), encoding="utf-8")
-        assert load_recipe(str(path)) == recipe
-        return "read"
-
-    return fuzz((*originals, *whole), act, num_cases, repeatable=repeatable)
+    act = partial(recipe_outcome, folder / "r.yaml")
+    return fuzz(recipe_originals(), act, num_cases, repeatable=repeatable)
 
 
 def fuzz_rows(folder: Path, suffix: str, num_cases: int, *, repeatable: bool = True) -> Fuzzed:
-    path = folder / f"rows{suffix}"
-
-    def act(content: bytes) -> str:
-        path.write_bytes(content)
-        try:
-            rows = read_source(str(path), DataSection(train=str(path)))[0]
-        except DatasetError as error:
-            assert str(error).startswith(str(path)), "a problem without its place"
-            return "told"
-        assert rows
-        return "read"
-
+    act = partial(rows_outcome, folder / f"rows{suffix}")
     return fuzz(DATA_FILES[suffix], act, num_cases, repeatable=repeatable)
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import Zygote, assert_same_run, checkpoints_of
+from children import SEED, Count, Zygote, assert_same_run, checkpoints_of, long_form
 
 from peft_instruct.errors import AdapterError
 from peft_instruct.training.checkpoints import verify
@@ -30,14 +30,14 @@ def newest_whole(out: Path) -> int:
 
 def kills_until(num_kills: int, zygote: Zygote, recipe: Path, whole: Path, seconds: float, tmp_path: Path) -> int:
     """Run after run is killed at a random time until it ends by itself; then the next one, until enough were killed."""
-    chance = random.Random(0)
+    chance = random.Random(SEED)
     killed = 0
     for number in range(10_000):
         out = tmp_path / f"run {number} ü"
         while True:
             child = zygote.start("train", recipe, "--out", out)
             if killed < num_kills:
-                time.sleep(chance.uniform(0, seconds))
+                child.wait_until(chance.uniform(0, seconds))
                 child.send(signal.SIGKILL)
             ended = child.wait()
             assert "Traceback" not in ended.said, ended.said
@@ -51,24 +51,38 @@ def kills_until(num_kills: int, zygote: Zygote, recipe: Path, whole: Path, secon
     raise AssertionError
 
 
-@pytest.mark.parametrize("num_kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [20, long_form(200)])
 def test_killed_at_random_times_a_run_ends_as_if_nothing_had_happened(
-    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, whole_seconds: float, tmp_path: Path, num_kills: int
+    zygote: Zygote,
+    fault_recipe: Path,
+    uninterrupted: Path,
+    whole_seconds: float,
+    tmp_path: Path,
+    num_kills: int,
+    record_property: Count,
 ) -> None:
-    assert kills_until(num_kills, zygote, fault_recipe, uninterrupted, whole_seconds, tmp_path) >= 1
+    record_property("cases", num_kills)
+    record_property("runs", kills_until(num_kills, zygote, fault_recipe, uninterrupted, whole_seconds, tmp_path))
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [5, long_form(50)])
 def test_asked_to_end_and_killed_at_once_after_it_a_run_loses_no_good_checkpoint(
-    zygote: Zygote, fault_recipe: Path, uninterrupted: Path, whole_seconds: float, tmp_path: Path, times: int
+    zygote: Zygote,
+    fault_recipe: Path,
+    uninterrupted: Path,
+    whole_seconds: float,
+    tmp_path: Path,
+    times: int,
+    record_property: Count,
 ) -> None:
     """SIGTERM, then SIGKILL within a second, as a cluster does; what was whole before is whole after."""
-    chance = random.Random(1)
+    record_property("cases", times)
+    chance = random.Random(SEED + 1)
     out = tmp_path / "a"
     for _ in range(times):
         before = newest_whole(out)
         child = zygote.start("train", fault_recipe, "--out", out)
-        time.sleep(chance.uniform(0, whole_seconds))
+        child.wait_until(chance.uniform(0, whole_seconds))
         child.send(signal.SIGTERM)
         time.sleep(chance.uniform(0, 0.3))
         child.send(signal.SIGKILL)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from children import Zygote, assert_same_run, checkpoints_of
+from children import Count, Zygote, assert_same_run, checkpoints_of, long_form
 
 from peft_instruct.errors import AdapterError, PeftInstructError
 from peft_instruct.training.checkpoints import verify
@@ -91,8 +91,11 @@ def test_too_little_space_is_told_before_the_first_step(monkeypatch: pytest.Monk
         check_space(tmp_path, model)
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_of_two_writers_exactly_one_wins(zygote: Zygote, fault_recipe: Path, tmp_path: Path, times: int) -> None:
+@pytest.mark.parametrize("times", [5, long_form(50)])
+def test_of_two_writers_exactly_one_wins(
+    zygote: Zygote, fault_recipe: Path, tmp_path: Path, times: int, record_property: Count
+) -> None:
+    record_property("cases", times)
     for number in range(times):
         out = tmp_path / str(number)
         children = [zygote.start("train", fault_recipe, "--out", out) for _ in range(2)]

@@ -2,22 +2,32 @@
 
 `python zygote.py RECIPE` reads one JSON request per line and answers each with one line:
 
-    {"run": [arguments], "log": FILE, "most_bytes": N}   ->  {"pid": …}    a forked child runs peft-instruct
-    {"wait": pid}                                        ->  {"code": …}   its exit code, or -signal
+    {"run": [arguments], "log": FILE, …}   ->  {"pid": …}    a forked child runs peft-instruct
+    {"wait": pid}                          ->  {"code": …}   its exit code, or -signal
 
 A child is a process of its own: signals, kill -9, locks and exit codes are real; only the seconds of imports are
-shared. `most_bytes` is its RLIMIT_FSIZE.
+shared. What else a request may ask for:
+
+    "most_bytes": N    its RLIMIT_FSIZE
+    "room": N          its RLIMIT_AS from the end of the first step to the end of training, beyond what it maps then
+    "unread": true     stdout and stderr are a pipe whose reader has gone
+    "stop": [P, S]     it gets signal S at a point P of stopping_points.py
+    "keep": true       its checkpoints stay in the finished folder
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Any
+
+from stopping_points import arm, keep_checkpoints
 
 
 def run_here(arguments: list[str]) -> int:
@@ -40,12 +50,37 @@ def run_here(arguments: list[str]) -> int:
 
 def child(request: dict[str, Any]) -> None:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if request.get("unread"):
+        reading, log = os.pipe()
+        os.close(reading)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if request["most_bytes"]:
+    if request.get("most_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["most_bytes"],) * 2)
+    if request.get("room"):
+        limit_memory(request["room"])
+    if request.get("stop"):
+        arm(*request["stop"])
+    if request.get("keep"):
+        keep_checkpoints()
     os._exit(run_here(request["run"]))
+
+
+def limit_memory(room: int) -> None:
+    """Of training alone, after its first step: what comes before and after has another size."""
+    from peft_instruct.commands import train_run
+
+    def after_step(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (mapped + room, resource.RLIM_INFINITY))
+
+    def after_training(*args: Any, **kwargs: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+
+    train_run.ProgressLine.on_step_end = after_step  # type: ignore[method-assign]
+    train_run.ProgressLine.on_train_end = after_training  # type: ignore[method-assign]
 
 
 def serve(answers: Any) -> None:
@@ -69,6 +104,9 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     with tempfile.TemporaryDirectory() as folder:
         code = run_here(["train", sys.argv[1], "--out", f"{folder}/warm", "--set", "training.max_steps=2"])
+    # What is imported is no garbage: a collection in a child need not walk through it.
+    gc.collect()
+    gc.freeze()
     answers.write(json.dumps({"ready": code}) + "\n")
     answers.flush()
     serve(answers)

@@ -19,7 +19,7 @@ LEAST_POINTS = 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files behind descriptors are read from /proc")
 
 
-def test_every_write_point_of_a_save(make_trainer: Any, tmp_path: Path) -> None:
+def test_every_write_point_of_a_save(make_trainer: Any, tmp_path: Path, record_property: Any) -> None:
     """The fifth save of a run, with the rotation after it; each point in a process of its own."""
     trainer = make_trainer("training.max_steps=4", "training.save_every=1", "training.evaluate_every=never")
     trainer.learn()
@@ -38,12 +38,13 @@ def test_every_write_point_of_a_save(make_trainer: Any, tmp_path: Path) -> None:
         assert len([verify(folder) for folder in checkpoints.glob("checkpoint-*")]) >= 2
         shutil.rmtree(checkpoints)
         shutil.copytree(before, checkpoints)
+    record_property("cases", len(found_steps))
     assert len(found_steps) >= LEAST_POINTS
     # The new one counts from the moment that its manifest is in place, and never before.
     assert found_steps == sorted(found_steps) and set(found_steps) == {4, 5}
 
 
-def test_every_write_point_of_putting_an_adapter_in_its_place(tmp_path: Path) -> None:
+def test_every_write_point_of_putting_an_adapter_in_its_place(tmp_path: Path, record_property: Any) -> None:
     """Either the earlier adapter or the new one is there in the end, and whole; never neither."""
     folder = RunFolder(tmp_path / "a", tmp_path / "a.run")
     seen = set()
@@ -65,4 +66,5 @@ def test_every_write_point_of_putting_an_adapter_in_its_place(tmp_path: Path) ->
         seen.add(text)
         if not died:
             break
+    record_property("cases", number - 1)
     assert number > 4 and seen == {"old", "new"}
