@@ -265,7 +265,7 @@ def stopped(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("stopped") / "a"
 
     def say(line: str) -> None:
-        if line.startswith("step 1/"):
+        if line.startswith("step 2/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from peft_instruct.adapter.storage import MANIFEST
 from peft_instruct.errors import AdapterError
@@ -27,7 +30,11 @@ def write(checkpoints: Path, step: int, best: int | None = None) -> Path:
     folder = checkpoint_folder(checkpoints, step)
     folder.mkdir(parents=True)
     for name in FILES:
-        (folder / name).write_bytes(random.Random(f"{step} {name}").randbytes(200))
+        content = random.Random(f"{step} {name}").randbytes(200)
+        is_tensors = name.endswith(".safetensors")
+        (folder / name).write_bytes(
+            save({"x": np.frombuffer(content, np.uint8)}) if is_tensors else json.dumps(content.hex()).encode()
+        )
     manifest = CheckpointManifest(
         step=step, max_steps=100, is_last=False, best_step=best, seconds=1.5, recipe={"name": "a", "rate": 1e-4},
         base_fingerprint="b", data_fingerprint="d", environment={"torch": "2.13.0"}, world_size=1, files={},
@@ -93,12 +100,13 @@ def test_the_newest_whole_one_is_taken_and_the_others_are_set_aside_with_the_rea
     for step in (5, 10, 15):
         write(tmp_path, step)
     (checkpoint_folder(tmp_path, 15) / MANIFEST).unlink()
+    size = (checkpoint_folder(tmp_path, 10) / FILES[0]).stat().st_size
     (checkpoint_folder(tmp_path, 10) / FILES[0]).write_bytes(b"half")
     found = newest(tmp_path, said.append)
     assert found is not None and found.step == 5
     assert {path.name for path in (tmp_path / SET_ASIDE).iterdir()} == {"checkpoint-10", "checkpoint-15"}
     assert "checkpoint-15: incomplete (no manifest.json" in said[0]
-    assert f"checkpoint-10: {FILES[0]}: 4 bytes. expected 200." in said[1]
+    assert f"checkpoint-10: {FILES[0]}: 4 bytes. expected {size}." in said[1]
 
 
 def test_steps_are_numbers_and_not_texts(tmp_path: Path, said: list[str]) -> None:
