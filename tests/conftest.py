@@ -34,12 +34,19 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))
 os.environ.update(ISOLATION)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs together in one process: the tests of a file, and all that fork from one process with a head start."""
-    for item in items:
-        forks = "zygote" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("zygote" if forks else str(item.path.relative_to(REPOSITORY))))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What runs in one process: the tests of a file, and all files that fork from one process with a head start."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    faults = REPOSITORY / "tests" / "faults"
+    forking = {f"tests/faults/{path.name}" for path in faults.glob("test_*.py") if "zygote: Zygote" in path.read_text()}
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "zygote" if file in forking else file
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish() -> None:
