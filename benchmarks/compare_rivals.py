@@ -5,8 +5,8 @@
 
 `--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
 Alpaca-format file. Each rival lives in a virtual environment of its own under `--work`, made where it is not there;
-each measurement is a process of its own: the first steps of an epoch over the same rows, in the order that the program
-makes of them. A ratio is the median over the rounds of ours by theirs in the same round.
+each measurement is a process of its own: an epoch over the same rows, in the order that the program makes of them. A
+ratio is the median over the rounds of ours by theirs in the same round.
 On a machine with CUDA, `--device cuda` measures there.
 """
 
@@ -58,16 +58,15 @@ def environment_python(program: str, work: Path) -> str:
     return str(python)
 
 
-def write_rows(data: Path, out: Path) -> int:
-    """Prompts and completions by our Alpaca template, and how many; all programs take their batches from all."""
+def write_rows(data: Path, out: Path, count: int) -> None:
+    """Prompts and completions by our Alpaca template; as many as the steps take, so that all programs see the same."""
     from peft_instruct.data.prepare import read_source
     from peft_instruct.recipe.data_section import DataSection
 
-    pairs = read_source(str(data), DataSection(train=str(data)))[0]
+    pairs = read_source(str(data), DataSection(train=str(data)))[0][:count]
     with out.open("w", encoding="utf-8") as stream:
         for pair in pairs:
             stream.write(json.dumps({"prompt": pair.prompt, "completion": pair.completion}) + "\n")
-    return len(pairs)
 
 
 def measure(program: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -91,7 +90,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from peft_instruct.model.device import choose_compute, environment_stamp
 
     options.work.mkdir(parents=True, exist_ok=True)
-    num_rows = write_rows(options.data, options.work / "rows.jsonl")
+    num_rows = BATCH_SIZE * (options.warmup + options.steps)
+    write_rows(options.data, options.work / "rows.jsonl", num_rows)
     for program in options.programs:
         environment_python(program, options.work)
     rounds: dict[str, list[dict[str, Any]]] = {method: [] for method in options.methods}
@@ -192,8 +192,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Alpaca-format rows")
     parser.add_argument("--work", type=Path, help="where the environments and the runs go")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--warmup", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--most-seconds", type=float, default=60, help="measured seconds of a rival in random order")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])

@@ -18,8 +18,11 @@ from peft_instruct.model.base import load_base  # noqa: E402
 from peft_instruct.model.device import choose_compute  # noqa: E402
 from peft_instruct.model.location import locate  # noqa: E402
 from peft_instruct.recipe import load_recipe  # noqa: E402
+from peft_instruct.training import sampler  # noqa: E402
 from peft_instruct.training.sft import build_trainer  # noqa: E402
 
+# The few rows stand for one window of a long epoch, as they are one mega-batch of transformers' group_by_length.
+sampler.LEAST_WINDOWS = 1
 asked = request()
 clock = Clock(asked["num_warmup"])
 recipe = load_recipe(
