@@ -67,8 +67,10 @@ def test_the_figures_of_the_tour_are_those_of_the_shipped_run() -> None:
 
 
 def test_the_figures_of_the_fuzzing_are_those_of_its_result_file() -> None:
-    found = json.loads((REPOSITORY / "benchmarks/results/robustness.json").read_text(encoding="utf-8"))["fuzz"]
-    assert found["num_tracebacks"] == 0
+    record = json.loads((REPOSITORY / "benchmarks/results/robustness.json").read_text(encoding="utf-8"))
+    found, by_coverage = record["fuzz"], record["atheris"]
+    assert found["num_tracebacks"] == by_coverage["num_tracebacks"] == 0
+    assert f"and {by_coverage['num_cases']:,} inputs by coverage (atheris), no traceback" in README
     assert f"{found['num_cases']:,} mutations, no traceback, the slowest {found['slowest_seconds']:.2f} s" in README
 
 
