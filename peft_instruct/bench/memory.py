@@ -24,6 +24,7 @@ from peft_instruct.bench.records import Memory
 
 SAMPLE_SECONDS = 0.005
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_GRANTED = Path("/sys/fs/cgroup/memory.max")
 
 
 class MemoryProbe(Protocol):
@@ -66,6 +67,22 @@ def peak_memory(device: str) -> PeakMemory:
         return PeakMemory(torch.mps.driver_allocated_memory(), "held at the end, torch.mps.driver_allocated_memory")
     num_bytes, counter = peak_resident_set()
     return PeakMemory(num_bytes, f"resident set, {counter}")
+
+
+def device_memory(device: str) -> int:
+    """Bytes that a process may have on a device; of the CPU what its control group grants, where it has one."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[1])
+    if device == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return min(psutil.virtual_memory().total, _granted())
+
+
+def _granted() -> int:
+    try:
+        return int(_GRANTED.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return sys.maxsize  # no control group, or `max`
 
 
 class CudaProbe:

@@ -30,6 +30,7 @@ from peft_instruct.cli.output import Progress, show
 )
 @click.option("--resume-allow-changes", is_flag=True, help="Go on although the recipe or the data have changed.")
 @click.option("--ledger", is_flag=True, help="Keep the loss of each training row; `data worst` reads it.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything and predict memory and time; train nothing.")
 @json_option
 def train(
     recipe: str,
@@ -39,16 +40,22 @@ def train(
     resume: str,
     resume_allow_changes: bool,
     ledger: bool,
+    is_dry: bool,
     as_json: bool,
 ) -> None:
     """Train what RECIPE says, a file or a shipped recipe's name.
 
     Example: peft-instruct train recipes/gpt2_lora.yaml --set training.max_steps=30
     """
-    from peft_instruct.commands.train import train as run
-
     overrides = (*overrides, "training.ledger=true") if ledger else overrides
     progress = Progress()
+    if is_dry:
+        from peft_instruct.commands.dry_run import dry_run
+
+        show(dry_run(recipe, overrides, out=out, if_exists=if_exists, say=progress.say), as_json)
+        return
+    from peft_instruct.commands.train import train as run
+
     live = progress.live if sys.stderr.isatty() and not as_json else None
     result = run(
         recipe,

@@ -82,7 +82,7 @@ def claimed(final: Path, recipe: Recipe, if_exists: str, say: Say) -> Iterator[R
         PeftInstructError: another process writes there.
     """
     _check_place(final)
-    folder = RunFolder(final, final.with_name(f"{final.name}.run"))
+    folder = _place_of(final)
     lock = FileLock(folder.work / LOCK)
     try:
         folder.work.mkdir(parents=True, exist_ok=True)
@@ -98,11 +98,7 @@ def claimed(final: Path, recipe: Recipe, if_exists: str, say: Say) -> Iterator[R
                            "--out.") from error  # fmt: skip
     try:
         folder.recover()
-        _check_content(folder, recipe)
-        if if_exists == "refuse" and folder.final.is_dir() and any(folder.final.iterdir()):
-            _check_finished(folder.final, recipe)
-            folder = replace(folder, is_finished=True)
-        yield folder
+        yield _checked(folder, recipe, if_exists)
     finally:
         # Unlinked while it is held: who waits for it sees that it is gone. A run that left nothing leaves no folder.
         # Once a run is put in its place, the next one may have a lock there already.
@@ -112,6 +108,28 @@ def claimed(final: Path, recipe: Recipe, if_exists: str, say: Say) -> Iterator[R
         lock.release()
         with suppress(OSError):
             folder.work.rmdir()
+
+
+def check_free(final: Path, recipe: Recipe, if_exists: str) -> None:
+    """Whether a run could have the folder, without touching it; another process that writes there is not seen.
+
+    Raises:
+        AdapterError: as `claimed`, for what the folder is and holds.
+    """
+    _check_place(final)
+    _checked(_place_of(final), recipe, if_exists)
+
+
+def _place_of(final: Path) -> RunFolder:
+    return RunFolder(final, final.with_name(f"{final.name}.run"))
+
+
+def _checked(folder: RunFolder, recipe: Recipe, if_exists: str) -> RunFolder:
+    _check_content(folder, recipe)
+    if if_exists == "refuse" and folder.final.is_dir() and any(folder.final.iterdir()):
+        _check_finished(folder.final, recipe)
+        return replace(folder, is_finished=True)
+    return folder
 
 
 def _check_place(final: Path) -> None:

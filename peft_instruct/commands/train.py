@@ -132,7 +132,7 @@ def train(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UnavailableError("train: several processes are not supported yet. Start one (CUDA_VISIBLE_DEVICES=0).")
-    recipe = _without_absolute_paths(load_recipe(recipe_name, overrides))
+    recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
     command = _command(recipe_name, overrides, out, if_exists)
     with StopSignals(command) as signals, claimed(out or ADAPTERS / recipe.name, recipe, if_exists, say) as folder:
         hub = prepare_environment(hub_ids_of(recipe))
@@ -152,7 +152,7 @@ def train(
         return replace(result, folder=folder.final)
 
 
-def _without_absolute_paths(recipe: Recipe) -> Recipe:
+def without_absolute_paths(recipe: Recipe) -> Recipe:
     """Local files and folders as seen from here: what is handed over names no place of this machine."""
     train = recipe.data.train
     if isinstance(train, list):

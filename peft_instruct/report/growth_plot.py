@@ -14,6 +14,9 @@ from peft_instruct.report.safe_text import safe_text
 LABELS = ("seconds per step", "real tokens per second", "peak memory (GB)")
 COLOURS = (TRAIN_COLOUR, TRAIN_COLOUR, VALIDATION_COLOUR)
 ROW_INCHES = 3.0
+LEAST_SPREAD = 2.0
+"""From the bottom to the top of a logarithmic panel, as a factor."""
+MARGIN = 1.1
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,14 @@ def _draw(axes: Axes, curve: Curve, costs: Sequence[float], slope: float | None,
         axes.text(0.04, 0.94, f"{curve.axis}^{slope:.2f}", va="top", color="#777777", transform=axes.transAxes)
     axes.set_xticks(values, [str(value) for value in curve.values])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    # Costs of one power of ten have no tick with a figure otherwise.
     lowest, highest = min(costs), max(costs)
-    axes.yaxis.set_major_locator(FixedLocator(sorted({lowest, highest})))
-    axes.set_yticklabels([f"{cost:.3g}" for cost in sorted({lowest, highest})])
+    # Of costs that hardly grow, a panel that they fill would show noise as growth.
+    spread = max(LEAST_SPREAD / (highest / lowest), 1.0) ** 0.5
+    axes.set_ylim(lowest / spread / MARGIN, highest * spread * MARGIN)
+    # Costs within one power of ten would have no tick with a figure.
+    ends = [lowest, highest] if highest > MARGIN * lowest else [highest]
+    axes.yaxis.set_major_locator(FixedLocator(ends))
+    axes.set_yticklabels([f"{cost:,.0f}" if cost >= 1000 else f"{cost:.3g}" for cost in ends])
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25, which="both")
 

@@ -1,0 +1,115 @@
+"""How far `train --dry-run` is off: its predictions beside the very runs.
+
+    python benchmarks/dry_run.py                 (about 6 minutes on 2 cores) writes results/dry_run.json
+    python benchmarks/dry_run.py --only NAME     one of RUNS anew, the others stay as they are in the file
+
+`train --dry-run` quotes the largest errors of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from peft_instruct.commands.dry_run import COMPARED
+from peft_instruct.environment import prepare_environment
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULT = REPOSITORY / COMPARED
+STARTER = REPOSITORY / "peft_instruct" / "starter"
+GPT2 = [
+    "data.limit=600", "data.max_length=256", "training.max_steps=10", "training.accumulation=2",
+    "samples.count=0", "samples.instructions=[]", "evaluation.rows=16",
+]  # fmt: skip
+RUNS = {
+    "quickstart_lora": ["training.max_steps=150"],
+    "quickstart_full": [],
+    "gpt2_lora": GPT2,
+    "gpt2_full": GPT2,
+}
+"""Recipe -> overrides. `gpt2` is GPT-2 124M's shape with random weights on the starter's instructions: neither time nor
+memory depend on the values."""
+
+
+def write_base(folder: Path) -> Path:
+    """GPT-2's shape behind the starter's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(str(STARTER / "base"))
+    end = tokenizer.eos_token_id
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(bos_token_id=end, eos_token_id=end)).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def train(recipe: str, overrides: list[str], out: Path, *more: str) -> tuple[dict[str, Any], float]:
+    """The JSON document of the command, and its seconds from start to exit."""
+    words = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "peft_instruct", "train", recipe, *words, "--out", str(out), "--json", *more]
+    began = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout), time.monotonic() - began
+
+
+def compared(name: str, overrides: list[str], work: Path) -> dict[str, Any]:
+    """One prediction and its run."""
+    if name.startswith("gpt2"):
+        base = work / "gpt2-124m"
+        if not base.is_dir():
+            write_base(base)
+        overrides = [*overrides, f"model.base={base}", f"data.train={STARTER / 'instructions' / 'train.jsonl'}"]
+    foretold, probing = train(name, overrides, work / name, "--dry-run")
+    happened, seconds = train(name, overrides, work / name)
+    training = foretold["seconds"]["training"] + foretold["seconds"]["validation"]
+    pairs = {
+        "seconds": (foretold["total_seconds"], seconds),
+        "training_seconds": (training, happened["train_seconds"]),
+        "bytes": (foretold["memory"]["peak_bytes"], happened["peak_memory_bytes"]),
+    }
+    return {
+        "recipe": name,
+        "overrides": RUNS[name],
+        "num_steps": happened["num_steps"],
+        "probe_seconds": probing,
+        "predicted": {key: pair[0] for key, pair in pairs.items()},
+        "measured": {key: pair[1] for key, pair in pairs.items()},
+        "error": {key: pair[0] / pair[1] - 1 for key, pair in pairs.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", choices=RUNS)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    prepare_environment([])
+    from peft_instruct.model.device import choose_compute, environment_stamp
+
+    is_part = arguments.only and arguments.out.is_file()
+    found = {run["recipe"]: run for run in json.loads(arguments.out.read_text())["runs"]} if is_part else {}
+    with tempfile.TemporaryDirectory() as work:
+        for name in [arguments.only] if arguments.only else RUNS:
+            found[name] = compared(name, RUNS[name], Path(work))
+            error = found[name]["error"]
+            print(f"{name}: time {error['seconds']:+.1%}, training {error['training_seconds']:+.1%}, memory "
+                  f"{error['bytes']:+.1%}", flush=True)  # fmt: skip
+            record = {
+                "what": "train --dry-run beside the run itself; error is predicted / measured - 1",
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "environment": environment_stamp(choose_compute("auto", "auto")),
+                "runs": [found[name] for name in RUNS if name in found],
+            }
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

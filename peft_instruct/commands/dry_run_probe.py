@@ -1,0 +1,147 @@
+"""The measuring of a dry run, in a process of its own: `python -m peft_instruct.commands.dry_run_probe REQUEST OUT`.
+
+It does what `train` does before its first step, so that it needs the memory that `train` needs, then runs a few passes
+of the longest batch and of the median one, and measures a few held-out rows. Nothing is written but OUT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.errors import PeftInstructError, is_out_of_memory
+from peft_instruct.model.location import locate
+from peft_instruct.recipe import Recipe
+from peft_instruct.secrets import hide_secrets
+
+if TYPE_CHECKING:  # they import torch
+    from peft_instruct.commands.held_out import HeldOut
+    from peft_instruct.model.base import Base
+
+FEW_ROWS = 32
+"""Held-out rows whose loss is timed."""
+
+
+def run_probe(recipe: Recipe, hub: HubState, place: Path) -> dict[str, Any]:
+    """What was measured, or `{"failed": reason, "error": name of its type}`."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="peft-instruct-dry-run-") as folder:
+            return measure(recipe, hub, place, Path(folder))
+    except PeftInstructError as error:
+        return {"failed": hide_secrets(str(error)), "error": type(error).__name__}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"failed": f"out of memory ({(str(error).splitlines() or [''])[0]})", "error": "PeftInstructError"}
+
+
+def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[str, Any]:
+    """As `train`: check, read, load, measure the base, train a little; each part is timed.
+
+    Args:
+        place: a folder on the disk that the run would write to.
+    """
+    from peft_instruct.commands.held_out import HeldOut
+    from peft_instruct.commands.preparing import prepare, read_rows
+    from peft_instruct.commands.probe_passes import measure_passes
+    from peft_instruct.data.table import TokenTable
+    from peft_instruct.model.adapters import make_trainable
+    from peft_instruct.model.device import environment_stamp
+    from peft_instruct.training.plan import num_evaluations, planned_steps
+    from peft_instruct.training.space import bytes_needed, check_space
+
+    notes: list[str] = []
+    location = locate(recipe.model.base, recipe.model.revision, hub)
+    rows = read_rows(recipe, location, hub, notes.append)
+    loading = time.monotonic()
+    ready = prepare(rows, recipe, location, notes.append)
+    load_seconds = time.monotonic() - loading
+    start_seconds = time.time() - psutil.Process().create_time()
+    lengths, validation = (TokenTable.of(those).lengths.tolist() for those in (ready.train, ready.validation))
+    held_out = HeldOut.of(ready.data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, _quiet)
+    first_seconds, later_seconds = _held_out_seconds(held_out, ready.base)
+    trainable = make_trainable(ready.base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
+    check_space(place, trainable.model)
+    checkpoint_bytes, weight_bytes = bytes_needed(trainable.model)
+    steps = planned_steps(lengths, recipe)
+    passes = measure_passes(recipe, ready, trainable, steps, lengths, folder)
+    return {
+        "notes": notes,
+        "environment": environment_stamp(ready.base.compute),
+        "num_rows": {"train": len(lengths), "validation": len(ready.validation), "test": len(ready.data.test)},
+        "num_tokens": sum(lengths),
+        "longest": max(lengths),
+        "num_steps": len(steps),
+        "num_tokens_trained": sum(lengths[row] for step in steps for batch in step for row in batch),
+        "trainable": trainable.describe(),
+        "num_trainable": trainable.num_trainable,
+        "checkpoint_bytes": checkpoint_bytes,
+        "weight_bytes": weight_bytes,
+        "memory": passes.memory(),
+        "seconds": {
+            "start": start_seconds,
+            "base measured": first_seconds,
+            "training": passes.training_seconds(lengths, steps),
+            "validation": num_evaluations(len(lengths), recipe)
+            * passes.validation_seconds(validation, recipe.training.batch_size),
+            "read back": load_seconds,
+            "tuned measured": later_seconds,
+        },
+    }
+
+
+def _held_out_seconds(held_out: HeldOut, base: Base) -> tuple[float, float]:
+    """(the first time, any later time) that all held-out rows are scored and completed, by a few of each.
+
+    The first completions take longer, since kernels are compiled for their shapes.
+    """
+    from peft_instruct.evaluation.scores import evenly
+
+    rows, section = held_out.rows, held_out.section
+    if not rows:
+        return 0.0, 0.0
+    few, asked = evenly(rows, FEW_ROWS), [row for row in rows if row.prompt]
+    loss_alone = replace(held_out, rows=few, section=section.model_copy(update={"rows": 0}))
+    _timed(loss_alone, base)
+    per_row = _timed(loss_alone, base) / len(few)
+    scoring = per_row * len(rows)
+    one_batch = evenly(asked, min(section.batch_size, section.rows))
+    if not one_batch:
+        return scoring, scoring
+    completed = replace(held_out, rows=one_batch)
+    first, later = (max(_timed(completed, base) - per_row * len(one_batch), 0.0) for _ in range(2))
+    num_batches = min(section.rows, len(asked)) / len(one_batch)
+    return scoring + first + later * (num_batches - 1), scoring + later * num_batches
+
+
+def _timed(held_out: HeldOut, base: Base) -> float:
+    began = time.monotonic()
+    held_out.measure("", base.model, base)
+    return time.monotonic() - began
+
+
+def _quiet(line: str) -> None:
+    """Said by the parent, where at all."""
+
+
+def main(request: Path, out: Path) -> None:
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    recipe = Recipe.model_validate(asked["recipe"])
+    result = run_probe(recipe, prepare_environment(hub_ids_of(recipe)), Path(asked["place"]))
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    os.replace(partial, out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

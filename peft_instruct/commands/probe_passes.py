@@ -1,0 +1,203 @@
+"""A few training passes of the longest batch of a run and of the median one: their time, and the memory they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_instruct.bench.memory import device_memory, memory_probe, peak_memory
+from peft_instruct.bench.prediction import PassTimes, next_rows
+from peft_instruct.bench.stopwatch import StepSplit, Stopwatch
+from peft_instruct.commands.preparing import Prepared
+from peft_instruct.model.adapters import Trainable
+from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.writing import recipe_values
+from peft_instruct.training.plan import Batch, passes_of
+from peft_instruct.training.sft import build_trainer
+from peft_instruct.training.trainer import CompletionTrainer
+
+TIMED = 3
+"""Steps of a kind whose median counts, after one that does not."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What was measured, and what it says of a run.
+
+    Attributes:
+        rows_at_once: rows of a pass that memory has room for, at most the batch size.
+        peak_bytes: of the process or the device, as `train` counts it at its end.
+        training_peak_bytes: while training alone.
+        forward_share: of a pass.
+        optimizer_seconds: of a step, besides its passes.
+    """
+
+    times: PassTimes
+    forward_share: float
+    optimizer_seconds: float
+    rows_at_once: int
+    batch_size: int
+    widest: int
+    peak_bytes: int
+    training_peak_bytes: int
+    total_bytes: int
+    how: str
+
+    def memory(self) -> dict[str, Any]:
+        return {
+            "peak_bytes": self.peak_bytes,
+            "training_peak_bytes": self.training_peak_bytes,
+            "device_bytes": self.total_bytes,
+            "how": self.how,
+            "longest_batch": [self.batch_size, self.widest],
+            "fits": self.rows_at_once == self.batch_size,
+            "micro_batch": self.rows_at_once,
+        }
+
+    def training_seconds(self, lengths: Sequence[int], steps: Sequence[Sequence[Batch]]) -> float:
+        passes = [passes_of(batch, lengths, self.rows_at_once) for step in steps for batch in step]
+        return math.fsum(self.times.seconds(*each) for each in passes) + len(steps) * self.optimizer_seconds
+
+    def validation_seconds(self, lengths: Sequence[int], size: int) -> float:
+        """Of one validation loss: passes without their backward half.
+
+        Args:
+            size: rows of a batch.
+        """
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+        batches = [order[at : at + size] for at in range(0, len(order), size)]
+        return self.forward_share * math.fsum(self.times.seconds(*passes_of(batch, lengths, size)) for batch in batches)
+
+
+def measure_passes(
+    recipe: Recipe,
+    ready: Prepared,
+    trainable: Trainable,
+    steps: Sequence[Sequence[Batch]],
+    lengths: Sequence[int],
+    folder: Path,
+) -> Passes:
+    """Train on the longest batch of a run, in growing parts of it as far as memory goes, then on the median one."""
+    batches = sorted(
+        (batch for step in steps for batch in step), key=lambda batch: passes_of(batch, lengths, len(batch))[1]
+    )
+    longest, typical = batches[-1], _of_size(len(batches[-1]), batches)
+    ladder = Ladder(len(longest), device_memory(ready.base.compute.device), ready.base.compute.device)
+    num_long = ladder.most_sizes + TIMED
+    order = [*(longest for _ in range(num_long)), *(typical for _ in range(1 + TIMED))]
+    stopwatch = Stopwatch(ready.base.compute.device)
+    asked = _probe_recipe(recipe, len(longest), len(order))
+    trainer = build_trainer(asked, ready.base, trainable, ready.train, [], folder=folder, callbacks=[ladder, stopwatch])
+    ladder.trainer = trainer
+    trainer.data_collator = stopwatch.counting(trainer.data_collator)
+    trainer._get_train_sampler = lambda *_: InOrder(order)  # type: ignore[method-assign]
+    stopwatch.split(trainer, after=1)
+    before = peak_memory(ready.base.compute.device)
+    memory = memory_probe(ready.base.compute.device)
+    memory.start()
+    trainer.train()
+    found = memory.stop()
+    rows = trainer.rows_at_once
+    # The first step is in no split.
+    long, short = stopwatch.splits[num_long - 1 - TIMED : num_long - 1], stopwatch.splits[-TIMED:]
+    times = PassTimes.of(
+        (*passes_of(typical, lengths, rows), _pass_seconds(short)),
+        (*passes_of(longest, lengths, rows), _pass_seconds(long)),
+    )
+    return Passes(
+        times=times,
+        forward_share=median(split.forward / (split.forward + split.backward) for split in long),
+        optimizer_seconds=median(split.optimizer for split in (*long, *short)),
+        rows_at_once=rows,
+        batch_size=len(longest),
+        widest=max(lengths[row] for row in longest),
+        peak_bytes=max(before.num_bytes, found.peak_bytes),
+        training_peak_bytes=found.peak_bytes,
+        total_bytes=ladder.total_bytes,
+        how=before.how,
+    )
+
+
+@dataclass
+class Ladder(TrainerCallback):
+    """Gives each step as many rows at once as the memory of those before it lets hope for, one row first.
+
+    Attributes:
+        peaks: (rows, peak bytes) of the steps so far; the first is done twice, the optimizer's moments are made in it.
+    """
+
+    most_rows: int
+    total_bytes: int
+    device: str
+    peaks: list[tuple[int, int]] = field(default_factory=list)
+    trainer: CompletionTrainer | None = None
+    is_warm: bool = False
+    asked: int = 1
+
+    @property
+    def most_sizes(self) -> int:
+        """Steps until the whole batch has been run, at most."""
+        return 2 + math.ceil(math.log2(self.most_rows))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        assert self.trainer is not None
+        self.asked = next_rows(self.peaks, self.most_rows, self.total_bytes) or self.peaks[-1][0]
+        self.trainer.rows_at_once = self.asked
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        rows = self.trainer.rows_at_once
+        if rows < self.asked:
+            self.most_rows = rows  # memory ran out, and the trainer took fewer
+        if not self.is_warm:
+            self.is_warm = True
+        elif not self.peaks or rows > self.peaks[-1][0]:
+            self.peaks.append((rows, peak_memory(self.device).num_bytes))
+
+
+class InOrder(Sampler[int]):
+    """The rows of batches as they are named."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.rows = [row for batch in batches for row in batch]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+
+def _of_size(size: int, batches: Sequence[Batch]) -> Batch:
+    """The median of the whole batches; what fills no batch is shorter."""
+    whole = [batch for batch in batches if len(batch) == size]
+    return whole[len(whole) // 2]
+
+
+def _pass_seconds(splits: Sequence[StepSplit]) -> float:
+    return median(split.data + split.forward + split.backward for split in splits)
+
+
+def _probe_recipe(recipe: Recipe, batch_size: int, num_steps: int) -> Recipe:
+    """The recipe's passes without anything else; the weights that they leave are of no use and hardly move."""
+    values = recipe_values(recipe)
+    values["training"] |= {
+        "batch_size": batch_size,
+        "accumulation": 1,
+        "max_steps": num_steps,
+        "learning_rate": 1e-9,
+        "evaluate_every": "never",
+        "save_every": "never",
+        "keep_best": False,
+        "early_stopping": None,
+    }
+    return Recipe.model_validate(values)
