@@ -50,35 +50,21 @@ def measure_cell(
     from peft_instruct.bench.memory import memory_probe
     from peft_instruct.bench.stopwatch import Stopwatch
     from peft_instruct.bench.witness import Witness
-    from peft_instruct.data.cache import Cache
-    from peft_instruct.data.prepared import Preparation
+    from peft_instruct.commands.preparing import prepare, read_rows
     from peft_instruct.model.adapters import make_trainable
-    from peft_instruct.model.base import check_lengths, load_base
-    from peft_instruct.model.device import choose_compute
+    from peft_instruct.model.base import check_lengths
     from peft_instruct.model.location import locate
-    from peft_instruct.model.tokenizer import template_in
     from peft_instruct.training.sft import build_trainer
 
     # A cell is measured as it is asked for, or it does not fit.
     training = recipe.training.model_copy(update={"micro_batch": "fixed"})
-    recipe, section = recipe.model_copy(update={"training": training}), recipe.data
-    compute = choose_compute(training.device, training.precision)
+    recipe = recipe.model_copy(update={"training": training})
     location = locate(recipe.model.base, recipe.model.revision, hub)
-    check_lengths(location, exact_length or section.max_length, recipe.model.architecture)
-    other = recipe.model.tokenizer
-    tokenizer_location = locate(other, "main", hub, "model.tokenizer") if other else None
-    template = template_in((tokenizer_location or location).folder, section.template)
-    preparation = Preparation(section, training.seed, Cache.of_user(recipe.speed.cache), template)
-    data = preparation.data()
-    base = load_base(
-        recipe.model,
-        location,
-        compute,
-        tokenizer_location=tokenizer_location,
-        stop=data.template.stop,
-        seed=training.seed,
-    )
-    tokens, _ = preparation.rows("train", data.train, base.tokenizer)
+    rows = read_rows(recipe, location, hub, _quiet)
+    if exact_length:
+        check_lengths(location, exact_length, recipe.model.architecture)
+    ready = prepare(rows, recipe, location, _quiet)
+    base, tokens, compute = ready.base, ready.train, rows.compute
     trainable = make_trainable(base, recipe.method, training.seed, recipe.speed.frozen_weights)
     matrices = matrices_of(trainable.model, base.model.config)
 
@@ -105,6 +91,10 @@ def measure_cell(
         trainable=trainable, matrices=matrices, memory=memory, matrix_rate=rate, witness=witness,
     )  # fmt: skip
     return figures.model_dump(mode="json")
+
+
+def _quiet(line: str) -> None:
+    """A cell says nothing but its figures."""
 
 
 def main(request: Path, out: Path) -> None:

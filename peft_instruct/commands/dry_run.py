@@ -11,7 +11,7 @@ from typing import Any
 from peft_instruct import errors
 from peft_instruct.bench.isolated import run_isolated
 from peft_instruct.commands.run_folder import check_free
-from peft_instruct.commands.train import ADAPTERS, without_absolute_paths
+from peft_instruct.commands.train import ADAPTERS, check_alone, without_absolute_paths
 from peft_instruct.recipe import Recipe, load_recipe
 from peft_instruct.recipe.shipped import PACKAGE
 from peft_instruct.recipe.writing import recipe_values
@@ -107,6 +107,7 @@ def dry_run(
     Raises:
         PeftInstructError: as `train` would, and where not even the probe could be run.
     """
+    check_alone()
     recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
     folder = out or ADAPTERS / recipe.name
     check_free(folder, recipe, if_exists)

@@ -130,8 +130,7 @@ def train(
         PeftInstructError: everything that a user can cause, most of it before the model is loaded.
         Stopped: SIGINT or SIGTERM, after the step was finished and saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UnavailableError("train: several processes are not supported yet. Start one (CUDA_VISIBLE_DEVICES=0).")
+    check_alone()
     recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
     command = _command(recipe_name, overrides, out, if_exists)
     with StopSignals(command) as signals, claimed(out or ADAPTERS / recipe.name, recipe, if_exists, say) as folder:
@@ -150,6 +149,12 @@ def train(
         with signals.postponed(then_leave=False):
             folder.put_in_place()
         return replace(result, folder=folder.final)
+
+
+def check_alone() -> None:
+    """Raises UnavailableError where a launcher has started several of us."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UnavailableError("train: several processes are not supported yet. Start one (CUDA_VISIBLE_DEVICES=0).")
 
 
 def without_absolute_paths(recipe: Recipe) -> Recipe:
