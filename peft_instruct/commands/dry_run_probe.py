@@ -103,24 +103,29 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
 def _held_out_seconds(held_out: HeldOut, base: Base) -> tuple[float, float]:
     """(the first time, any later time) that all held-out rows are scored and completed, by a few of each.
 
-    The first completions take longer, since kernels are compiled for their shapes.
+    The longest come first: they need the most memory, and kernels are compiled in the first batch.
     """
     from peft_instruct.evaluation.scores import evenly
 
     rows, section = held_out.rows, held_out.section
     if not rows:
         return 0.0, 0.0
-    few, asked = evenly(rows, FEW_ROWS), [row for row in rows if row.prompt]
-    loss_alone = replace(held_out, rows=few, section=section.model_copy(update={"rows": 0}))
-    _timed(loss_alone, base)
-    per_row = _timed(loss_alone, base) / len(few)
+    longest = sorted(rows, key=lambda row: -len(row.prompt) - len(row.completion))[: section.batch_size]
+    loss_alone = replace(held_out, section=section.model_copy(update={"rows": 0}))
+    few = evenly(rows, max(FEW_ROWS, section.batch_size))
+    _timed(replace(loss_alone, rows=longest), base)
+    per_row = _timed(replace(loss_alone, rows=few), base) / len(few)
     scoring = per_row * len(rows)
-    one_batch = evenly(asked, min(section.batch_size, section.rows))
-    if not one_batch:
+    asked = [row for row in rows if row.prompt]
+    size = min(section.batch_size, section.rows, len(asked))
+    if not size:
         return scoring, scoring
-    completed = replace(held_out, rows=one_batch)
-    first, later = (max(_timed(completed, base) - per_row * len(one_batch), 0.0) for _ in range(2))
-    num_batches = min(section.rows, len(asked)) / len(one_batch)
+    longest = sorted(asked, key=lambda row: -len(row.prompt))[:size]
+    first, later = (
+        max(_timed(replace(held_out, rows=batch), base) - per_row * size, 0.0)
+        for batch in (longest, evenly(asked, size))
+    )
+    num_batches = min(section.rows, len(asked)) / size
     return scoring + first + later * (num_batches - 1), scoring + later * num_batches
 
 

@@ -37,11 +37,13 @@ class Passes:
         training_peak_bytes: while training alone.
         forward_share: of a pass.
         optimizer_seconds: of a step, besides its passes.
+        new_shape_seconds: what the first batch of a shape takes beyond the next ones: kernels are compiled for it.
     """
 
     times: PassTimes
     forward_share: float
     optimizer_seconds: float
+    new_shape_seconds: float
     rows_at_once: int
     batch_size: int
     widest: int
@@ -63,7 +65,11 @@ class Passes:
 
     def training_seconds(self, lengths: Sequence[int], steps: Sequence[Sequence[Batch]]) -> float:
         passes = [passes_of(batch, lengths, self.rows_at_once) for step in steps for batch in step]
-        return math.fsum(self.times.seconds(*each) for each in passes) + len(steps) * self.optimizer_seconds
+        return (
+            math.fsum(self.times.seconds(*each) for each in passes)
+            + len(steps) * self.optimizer_seconds
+            + len(set(passes)) * self.new_shape_seconds
+        )
 
     def validation_seconds(self, lengths: Sequence[int], size: int) -> float:
         """Of one validation loss: passes without their backward half.
@@ -115,6 +121,7 @@ def measure_passes(
         times=times,
         forward_share=median(split.forward / (split.forward + split.backward) for split in long),
         optimizer_seconds=median(split.optimizer for split in (*long, *short)),
+        new_shape_seconds=max(_pass_seconds(stopwatch.splits[-TIMED - 1 : -TIMED]) - _pass_seconds(short), 0.0),
         rows_at_once=rows,
         batch_size=len(longest),
         widest=max(lengths[row] for row in longest),
