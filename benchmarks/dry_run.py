@@ -25,12 +25,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / COMPARED
 STARTER = REPOSITORY / "peft_instruct" / "starter"
 GPT2 = [
-    "data.limit=600", "data.max_length=256", "training.max_steps=10", "training.accumulation=2",
-    "samples.count=0", "samples.instructions=[]", "evaluation.rows=16",
+    "data.limit=600", "data.max_length=256", "training.max_steps=12", "training.accumulation=1",
+    "samples.count=0", "samples.instructions=[]", "evaluation.rows=8",
 ]  # fmt: skip
 RUNS = {
-    "quickstart_lora": ["training.max_steps=150"],
-    "quickstart_full": [],
+    "quickstart_lora": ["training.max_steps=100"],
+    "quickstart_full": ["training.max_steps=100"],
     "gpt2_lora": GPT2,
     "gpt2_full": GPT2,
 }
