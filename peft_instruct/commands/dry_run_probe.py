@@ -6,6 +6,7 @@ of the longest batch and of the median one, and measures a few held-out rows. No
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -20,12 +21,13 @@ import psutil
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import HubState, prepare_environment
 from peft_instruct.errors import PeftInstructError, is_out_of_memory
-from peft_instruct.model.location import locate
+from peft_instruct.model.location import Location, locate
 from peft_instruct.recipe import Recipe
 from peft_instruct.secrets import hide_secrets
 
 if TYPE_CHECKING:  # they import torch
     from peft_instruct.commands.held_out import HeldOut
+    from peft_instruct.commands.preparing import Prepared, Rows
     from peft_instruct.model.base import Base
 
 FEW_ROWS = 32
@@ -46,39 +48,56 @@ def run_probe(recipe: Recipe, hub: HubState, place: Path) -> dict[str, Any]:
 
 
 def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[str, Any]:
-    """As `train`: check, read, load, measure the base, train a little; each part is timed.
+    """As `train`: check, read, load, measure the base, train a little, load again and measure; each part is timed.
 
     Args:
         place: a folder on the disk that the run would write to.
     """
+    from peft_instruct.bench.memory import peak_memory
     from peft_instruct.commands.held_out import HeldOut
     from peft_instruct.commands.preparing import prepare, read_rows
-    from peft_instruct.commands.probe_passes import measure_passes
-    from peft_instruct.data.table import TokenTable
-    from peft_instruct.model.adapters import make_trainable
     from peft_instruct.model.device import environment_stamp
-    from peft_instruct.training.plan import num_evaluations, planned_steps
-    from peft_instruct.training.space import bytes_needed, check_space
 
     notes: list[str] = []
     location = locate(recipe.model.base, recipe.model.revision, hub)
     rows = read_rows(recipe, location, hub, notes.append)
-    loading = time.monotonic()
     ready = prepare(rows, recipe, location, notes.append)
-    load_seconds = time.monotonic() - loading
     start_seconds = time.time() - psutil.Process().create_time()
-    lengths, validation = (TokenTable.of(those).lengths.tolist() for those in (ready.train, ready.validation))
     held_out = HeldOut.of(ready.data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, _quiet)
-    first_seconds, later_seconds = _held_out_seconds(held_out, ready.base)
+    base_seconds, _ = _held_out_seconds(held_out, ready.base)
+    found = _training(recipe, ready, place, folder)
+    # As `train` lets go of what it trained, before it reads back what it wrote.
+    del ready
+    gc.collect()
+    load_seconds, tuned_seconds = _read_back(recipe, location, rows, held_out)
+    peak = peak_memory(rows.compute.device).num_bytes
+    found["memory"]["peak_bytes"] = max(found["memory"]["peak_bytes"], peak)
+    found["seconds"] |= {
+        "start": start_seconds,
+        "base measured": base_seconds,
+        "read back": load_seconds,
+        "tuned measured": tuned_seconds,
+    }
+    return {"notes": notes, "environment": environment_stamp(rows.compute), **found}
+
+
+def _training(recipe: Recipe, ready: Prepared, place: Path, folder: Path) -> dict[str, Any]:
+    """What is learned from, how much of it, and a few of its passes."""
+    from peft_instruct.commands.probe_passes import measure_passes
+    from peft_instruct.data.table import TokenTable
+    from peft_instruct.model.adapters import make_trainable
+    from peft_instruct.training.plan import num_evaluations, planned_steps
+    from peft_instruct.training.space import bytes_needed, check_space
+
     trainable = make_trainable(ready.base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
     check_space(place, trainable.model)
     checkpoint_bytes, weight_bytes = bytes_needed(trainable.model)
+    lengths, validation = (TokenTable.of(those).lengths.tolist() for those in (ready.train, ready.validation))
     steps = planned_steps(lengths, recipe)
     passes = measure_passes(recipe, ready, trainable, steps, lengths, folder)
+    one_validation = passes.validation_seconds(validation, recipe.training.batch_size)
     return {
-        "notes": notes,
-        "environment": environment_stamp(ready.base.compute),
-        "num_rows": {"train": len(lengths), "validation": len(ready.validation), "test": len(ready.data.test)},
+        "num_rows": {"train": len(lengths), "validation": len(validation), "test": len(ready.data.test)},
         "num_tokens": sum(lengths),
         "longest": max(lengths),
         "num_steps": len(steps),
@@ -89,15 +108,32 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
         "weight_bytes": weight_bytes,
         "memory": passes.memory(),
         "seconds": {
-            "start": start_seconds,
-            "base measured": first_seconds,
+            "start": 0.0,
+            "base measured": 0.0,
             "training": passes.training_seconds(lengths, steps),
-            "validation": num_evaluations(len(lengths), recipe)
-            * passes.validation_seconds(validation, recipe.training.batch_size),
-            "read back": load_seconds,
-            "tuned measured": later_seconds,
+            "validation": num_evaluations(len(lengths), recipe) * one_validation,
         },
     }
+
+
+def _read_back(recipe: Recipe, location: Location, rows: Rows, held_out: HeldOut) -> tuple[float, float]:
+    """Seconds of a fresh base with an adapter of the recipe's shape, and of measuring it."""
+    from peft_instruct.model.adapters import make_trainable
+    from peft_instruct.model.base import load_base
+
+    began = time.monotonic()
+    base = load_base(
+        recipe.model,
+        location,
+        rows.compute,
+        tokenizer_location=rows.tokenizer,
+        stop=rows.data.template.stop,
+        seed=recipe.training.seed,
+    )
+    make_trainable(base, recipe.method, recipe.training.seed)
+    load_seconds = time.monotonic() - began
+    _, tuned_seconds = _held_out_seconds(held_out, base)
+    return load_seconds, tuned_seconds
 
 
 def _held_out_seconds(held_out: HeldOut, base: Base) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from peft_instruct.bench.memory import device_memory, memory_probe, peak_memory
 from peft_instruct.bench.prediction import PassTimes, next_rows
 from peft_instruct.bench.stopwatch import StepSplit, Stopwatch
 from peft_instruct.commands.preparing import Prepared
+from peft_instruct.evaluation.scores import evenly
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import recipe_values
@@ -25,6 +26,8 @@ from peft_instruct.training.trainer import CompletionTrainer
 
 TIMED = 3
 """Steps of a kind whose median counts, after one that does not."""
+MOST_SHAPES = 8
+"""Shapes of batches that are run once each: kernels are compiled for a new one, and the memory of both stays."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ def measure_passes(
     longest, typical = batches[-1], _of_size(len(batches[-1]), batches)
     ladder = Ladder(len(longest), device_memory(ready.base.compute.device), ready.base.compute.device)
     num_long = ladder.most_sizes + TIMED
-    order = [*(longest for _ in range(num_long)), *(typical for _ in range(1 + TIMED))]
+    shapes = {passes_of(batch, lengths, len(batch)): batch for batch in batches if len(batch) == len(longest)}
+    some = evenly(list(shapes.values()), MOST_SHAPES)
+    # The longest again at the end, upon what the others have left in memory.
+    order = [*[longest] * num_long, *some, *[typical] * (1 + TIMED), longest]
     stopwatch = Stopwatch(ready.base.compute.device)
     asked = _probe_recipe(recipe, len(longest), len(order))
     trainer = build_trainer(asked, ready.base, trainable, ready.train, [], folder=folder, callbacks=[ladder, stopwatch])
@@ -111,22 +117,29 @@ def measure_passes(
     trainer.train()
     found = memory.stop()
     rows = trainer.rows_at_once
-    # The first step is in no split.
-    long, short = stopwatch.splits[num_long - 1 - TIMED : num_long - 1], stopwatch.splits[-TIMED:]
+    # The first step is in no split, and the last one only for its memory.
+    splits = stopwatch.splits[:-1]
+    long, short = splits[num_long - 1 - TIMED : num_long - 1], splits[-TIMED:]
     times = PassTimes.of(
         (*passes_of(typical, lengths, rows), _pass_seconds(short)),
         (*passes_of(longest, lengths, rows), _pass_seconds(long)),
     )
+    first_of_shape = [
+        _pass_seconds([split]) - times.seconds(*passes_of(batch, lengths, rows))
+        for batch, split in zip(some, splits[num_long - 1 :], strict=False)
+    ]
+    left_by_shapes = ladder.by_step[-1] - ladder.by_step[num_long - 1]
+    training_peak = found.peak_bytes + round(left_by_shapes * (len(shapes) / len(some) - 1))
     return Passes(
         times=times,
         forward_share=median(split.forward / (split.forward + split.backward) for split in long),
         optimizer_seconds=median(split.optimizer for split in (*long, *short)),
-        new_shape_seconds=max(_pass_seconds(stopwatch.splits[-TIMED - 1 : -TIMED]) - _pass_seconds(short), 0.0),
+        new_shape_seconds=max(median(first_of_shape), 0.0),
         rows_at_once=rows,
         batch_size=len(longest),
         widest=max(lengths[row] for row in longest),
-        peak_bytes=max(before.num_bytes, found.peak_bytes),
-        training_peak_bytes=found.peak_bytes,
+        peak_bytes=max(before.num_bytes, training_peak),
+        training_peak_bytes=training_peak,
         total_bytes=ladder.total_bytes,
         how=before.how,
     )
@@ -138,6 +151,7 @@ class Ladder(TrainerCallback):
 
     Attributes:
         peaks: (rows, peak bytes) of the steps so far; the first is done twice, the optimizer's moments are made in it.
+        by_step: peak bytes after each step.
     """
 
     most_rows: int
@@ -145,7 +159,7 @@ class Ladder(TrainerCallback):
     device: str
     peaks: list[tuple[int, int]] = field(default_factory=list)
     trainer: CompletionTrainer | None = None
-    is_warm: bool = False
+    by_step: list[int] = field(default_factory=list)
     asked: int = 1
 
     @property
@@ -165,10 +179,9 @@ class Ladder(TrainerCallback):
         rows = self.trainer.rows_at_once
         if rows < self.asked:
             self.most_rows = rows  # memory ran out, and the trainer took fewer
-        if not self.is_warm:
-            self.is_warm = True
-        elif not self.peaks or rows > self.peaks[-1][0]:
-            self.peaks.append((rows, peak_memory(self.device).num_bytes))
+        self.by_step.append(peak_memory(self.device).num_bytes)
+        if len(self.by_step) > 1 and (not self.peaks or rows > self.peaks[-1][0]):
+            self.peaks.append((rows, self.by_step[-1]))
 
 
 class InOrder(Sampler[int]):
