@@ -51,8 +51,8 @@ def test_the_shipped_adapter_answers_after_installation(tmp_path: Path, monkeypa
 
 
 def test_the_quickstart_brings_out_what_the_base_knows(tmp_path: Path) -> None:
-    """A short form of the quality: a quarter of the rows. The base answers none; the whole run answers nearly nine in ten
-    (benchmarks/results/quickstart_lora.json); a third is far from what a broken mask or template leaves, 0."""
+    """A short form of the quality: a quarter of the rows. The base answers none; the whole run answers nearly nine in
+    ten (benchmarks/results/quickstart_lora.json); a third is far from what a broken mask or template leaves, 0."""
     result = train(
         "quickstart_lora", ["data.limit=1024", "evaluation.rows=147", "training.device=cpu"],
         out=tmp_path / "short", say=silent,
