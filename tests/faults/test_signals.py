@@ -72,6 +72,8 @@ def test_signals_at_random_times(
         number = chance.choice((signal.SIGTERM, signal.SIGINT))
         child = zygote.start("train", fault_recipe, "--out", out)
         child.wait_until(chance.uniform(0.05, whole_seconds))
+        while not (checkpoints_of(out).with_name("run.lock").exists() or child.has_ended()):
+            time.sleep(0.001)  # before the run has begun a signal is the system's to handle
         child.send(number)
         ended = child.wait()
         assert ended.code in (0, 128 + number), ended
