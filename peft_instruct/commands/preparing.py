@@ -83,7 +83,7 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
         stop=data.template.stop,
         seed=recipe.training.seed,
     )
-    say(f"{recipe.model.base} on {rows.compute.device} ({rows.compute.device_name}), {rows.compute.precision}")
+    say(f"{recipe.model.base} on {rows.compute}")
     if recipe.method.kind == "lora":
         resolve_targets(base.model, base.model_type, recipe.method.targets)
     notes: list[str] = []

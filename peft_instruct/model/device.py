@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import time
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -13,6 +17,10 @@ from peft_instruct.environment import library_versions
 from peft_instruct.errors import UnavailableError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CAPS_OF_ONEDNN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+PROBE_SIZE, PROBE_TIMES = 256, 7
+LEAST_GAIN = 1.2
+"""bf16 must multiply so many times as fast as fp32: emulated it is at 0.4 (oneDNN held to AVX512_CORE), native at 2."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,17 @@ class Compute:
         device: `cpu`, `cuda` or `mps`.
         precision: `fp32`, `bf16` or `fp16`: what matrices are multiplied in while training.
         device_name: what the device calls itself.
+        precision_measured: what the precision was decided by, where nothing on this machine says whether it has bf16.
     """
 
     device: str
     precision: str
     device_name: str
+    precision_measured: str = ""
+
+    def __str__(self) -> str:
+        reason = f" ({self.precision_measured})" if self.precision_measured else ""
+        return f"{self.device} ({self.device_name}), {self.precision}{reason}"
 
     @property
     def torch_device(self) -> torch.device:
@@ -55,12 +69,14 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
         raise UnavailableError(
             f"training.device: {chosen} is not here; this machine has {', '.join(devices)}. Use auto."
         )
+    measured = ""
     if precision == "auto":
         precision = "bf16" if has_native_bf16(chosen) else "fp32"
+        measured = _native_bf16_of_cpu()[1] if chosen == "cpu" else ""
     if precision == "fp16" and chosen == "cpu":
         # accelerate accepts it and computes in fp32 (measured with accelerate 1.15).
         raise UnavailableError("training.precision: fp16 does not exist on the CPU. Use auto, bf16 or fp32.")
-    return Compute(chosen, precision, device_name(chosen))
+    return Compute(chosen, precision, device_name(chosen), measured)
 
 
 def has_native_bf16(device: str) -> bool:
@@ -68,8 +84,42 @@ def has_native_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_flag("avx512_bf16", "amx_bf16", "bf16")
+        return _native_bf16_of_cpu()[0]
     return False  # M1 emulates bf16, later chips have it; not measured here, so fp32 unless a recipe says bf16
+
+
+@cache
+def _native_bf16_of_cpu() -> tuple[bool, str]:
+    """Whether the CPU multiplies bf16, and what was measured for it: nothing where its flags say so.
+
+    torch knows neither of a limit that the environment sets to oneDNN, which multiplies for it, nor on Windows and
+    macOS whether AVX-512 comes with bf16.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False, ""
+    cap = next((f"{name}={os.environ[name]}" for name in CAPS_OF_ONEDNN if os.environ.get(name)), "")
+    flags = _cpu_flags()
+    if flags is not None and not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+        return False, ""
+    if flags is not None and not cap:
+        return True, ""
+    fp32, bf16 = _seconds_of_products(torch.float32, torch.bfloat16)
+    gain = fp32 / bf16
+    why = f"; {cap}" if cap else ""
+    return gain >= LEAST_GAIN, f"bf16 products measured at {gain:.1f} x the speed of fp32{why}"
+
+
+def _seconds_of_products(*dtypes: torch.dtype) -> list[float]:
+    """Of a small square product in each, the least of a few in turn; 7 to 25 ms in all."""
+    factors = [torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype) for dtype in dtypes]
+    rounds = []
+    for _ in range(1 + PROBE_TIMES):
+        clock = [time.perf_counter()]
+        for factor in factors:
+            torch.mm(factor, factor)
+            clock.append(time.perf_counter())
+        rounds.append([end - start for start, end in pairwise(clock)])
+    return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
 
 
 def device_name(device: str) -> str:
@@ -90,7 +140,7 @@ def synchronize(device: str) -> None:
 def environment_stamp(compute: Compute) -> dict[str, Any]:
     """What a figure must be read with: machine, device, arithmetic, threads and versions."""
     return {
-        **asdict(compute),
+        **{key: value for key, value in asdict(compute).items() if value},
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -103,9 +153,9 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "")
 
 
-def _cpu_flag(*names: str) -> bool:
-    flags = next((line.split() for line in _cpuinfo() if line.startswith(("flags", "Features"))), None)
-    return flags is None or any(name in flags for name in names)
+def _cpu_flags() -> set[str] | None:
+    """None where the system does not tell them."""
+    return next((set(line.split()) for line in _cpuinfo() if line.startswith(("flags", "Features"))), None)
 
 
 def _cpuinfo() -> list[str]:

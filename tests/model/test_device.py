@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -83,3 +87,75 @@ def test_the_stamp_says_what_a_figure_must_be_read_with() -> None:
 
 def test_the_cpu_needs_no_waiting() -> None:
     synchronize("cpu")
+
+
+INTEL = ["model name\t: a Xeon", "flags\t\t: fpu avx2 avx512f avx512bw avx512_bf16"]
+OLDER = ["model name\t: an older Xeon", "flags\t\t: fpu avx2 avx512f avx512bw"]
+
+
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A CPU with these lines of /proc/cpuinfo and this gain of bf16; gives the list of products that were timed."""
+
+    def pretend(lines: list[str], gain: float, cap: str = "", onednn_knows: bool = True) -> list[torch.dtype]:
+        timed: list[torch.dtype] = []
+
+        def seconds(*dtypes: torch.dtype) -> list[float]:
+            timed.extend(dtypes)
+            return [gain if dtype == torch.float32 else 1.0 for dtype in dtypes]
+
+        for name in module.CAPS_OF_ONEDNN:
+            monkeypatch.delenv(name, raising=False)
+        if cap:
+            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+        monkeypatch.setattr(module, "_cpuinfo", lambda: lines)
+        monkeypatch.setattr(module, "_seconds_of_products", seconds)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn_knows, raising=False)
+        monkeypatch.setattr(module, "available_devices", lambda: ["cpu"])
+        module._native_bf16_of_cpu.cache_clear()
+        return timed
+
+    yield pretend
+    module._native_bf16_of_cpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("lines", "onednn_knows", "precision"),
+    [(INTEL, True, "bf16"), (OLDER, True, "fp32"), (INTEL, False, "fp32"), ([], False, "fp32")],
+)
+def test_a_cpu_whose_flags_tell_is_not_measured(cpu: Any, lines: list[str], onednn_knows: bool, precision: str) -> None:
+    timed = cpu(lines, gain=1.0, onednn_knows=onednn_knows)
+    found = choose_compute("cpu")
+    assert (found.precision, found.precision_measured, timed) == (precision, "", [])
+    assert str(found).endswith(f", {precision}")
+    assert "precision_measured" not in environment_stamp(found)
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(0.4, "fp32"), (1.1, "fp32"), (1.3, "bf16"), (3.9, "bf16")])
+@pytest.mark.parametrize(("lines", "cap"), [(INTEL, "AVX512_CORE"), ([], ""), ([], "AVX2")])
+def test_where_onednn_is_held_back_or_the_flags_are_not_known_it_is_measured_and_said(
+    cpu: Any, lines: list[str], cap: str, gain: float, precision: str
+) -> None:
+    timed = cpu(lines, gain, cap)
+    found = choose_compute("cpu")
+    assert found.precision == precision
+    assert set(timed) == {torch.float32, torch.bfloat16}
+    said = f"bf16 products measured at {gain:.1f} x the speed of fp32" + (f"; ONEDNN_MAX_CPU_ISA={cap}" if cap else "")
+    assert str(found).endswith(f", {precision} ({said})")
+    assert environment_stamp(found)["precision_measured"] == said
+    assert choose_compute("cpu") == found and len(timed) == 2, "once in a process"
+
+
+def test_what_a_recipe_asks_for_is_not_measured(cpu: Any) -> None:
+    timed = cpu([], gain=0.4)
+    assert choose_compute("cpu", "bf16").precision == "bf16" and timed == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", ["AVX2", "AVX512_CORE"])
+def test_on_a_real_cpu_that_is_held_back_auto_is_fp32(cap: str) -> None:
+    """With AVX512_CORE oneDNN says that it takes bf16, and emulates it."""
+    code = "from peft_instruct.model.device import choose_compute; print(choose_compute('cpu'))"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": cap}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ", fp32" in done.stdout
