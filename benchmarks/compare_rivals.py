@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def measure(program: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
-def compare(options: argparse.Namespace) -> dict[str, Any]:
+def compare(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The record after each round, so that a stopped comparison leaves what it has."""
     from peft_instruct.model.device import choose_compute, environment_stamp
 
     options.work.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,13 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     write_rows(options.data, options.work / "rows.jsonl", num_rows)
     for program in options.programs:
         environment_python(program, options.work)
-    rounds: dict[str, list[dict[str, Any]]] = {method: [] for method in options.methods}
+    record = {
+        "made_by": "python benchmarks/compare_rivals.py",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": "GPT-2 124M", "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
+        "environment": environment_stamp(choose_compute(options.device)),
+        "rounds": {},
+    }  # fmt: skip
     for method in options.methods:
         asked = {
             "base": str(options.base.resolve()), "rows": str((options.work / "rows.jsonl").resolve()),
@@ -104,22 +112,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         for number in range(options.rounds):
             # Turned by one each round, so that no program always follows the same one.
-            order = (
-                options.programs[number % len(options.programs) :] + options.programs[: number % len(options.programs)]
-            )
-            found = {program: measure(program, asked, options.work) for program in order}
-            rounds[method].append(found)
-            for program, record in found.items():
-                print(
-                    f"{method} round {number + 1} {program}: {record.get('tokens_per_second', record)}", file=sys.stderr
-                )
-    return {
-        "made_by": "python benchmarks/compare_rivals.py",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "model": "GPT-2 124M", "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
-        "environment": environment_stamp(choose_compute(options.device)),
-        "rounds": rounds,
-    }  # fmt: skip
+            turn = number % len(options.programs)
+            found = {}
+            for program in options.programs[turn:] + options.programs[:turn]:
+                found[program] = measure(program, asked, options.work)
+                speed = found[program].get("tokens_per_second", found[program])
+                print(f"{method} round {number + 1} {program}: {speed}", file=sys.stderr)
+            record["rounds"].setdefault(method, []).append(found)
+            yield record
 
 
 def summary(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -206,8 +206,8 @@ def main() -> None:
             re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), text, flags=re.S), encoding="utf-8"
         )
         return
-    record = compare(options)
-    _result(options.device).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for record in compare(options):
+        _result(options.device).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(record))
 
 
