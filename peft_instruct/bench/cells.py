@@ -104,6 +104,7 @@ def cell_recipe(recipe: Recipe, cell: Cell, num_steps: int) -> Recipe:
         "device": cell.device,
         "precision": cell.precision,
         "batch_size": cell.batch_size,
+        "batch_tokens": None,  # a cell says its rows
         "max_steps": num_steps,
         "evaluate_every": "never",
         "save_every": "never",

@@ -57,7 +57,8 @@ def measure_cell(
     from peft_instruct.training.sft import build_trainer
 
     # A cell is measured as it is asked for, or it does not fit.
-    training = recipe.training.model_copy(update={"micro_batch": "fixed"})
+    recomputes = recipe.training.gradient_checkpointing is True
+    training = recipe.training.model_copy(update={"micro_batch": "fixed", "gradient_checkpointing": recomputes})
     recipe = recipe.model_copy(update={"training": training})
     location = locate(recipe.model.base, recipe.model.revision, hub)
     rows = read_rows(recipe, location, hub, _quiet)

@@ -109,6 +109,11 @@ def dry_run(
     """
     check_alone()
     recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
+    if recipe.training.batch_tokens is not None:
+        raise errors.RecipeError(
+            f"training.batch_tokens: is {recipe.training.batch_tokens}. --dry-run foretells batches of rows alone. "
+            "Try --set training.batch_size=8."
+        )
     folder = out or ADAPTERS / recipe.name
     check_free(folder, recipe, if_exists)
     place = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())

@@ -60,7 +60,8 @@ def _resolve(label: str, name: str, sources: Sequence[Source]) -> Resolved:
     values: dict[str, Any] = {"name": name}
     origins: dict[KeyPath, str] = {}
     for source in sources:
-        for replaced in [*_other_method(values, source.values), *_merge(values, source.values, ())]:
+        makes_way = [*_other_method(values, source.values), *_other_batch(values, source.values)]
+        for replaced in [*makes_way, *_merge(values, source.values, ())]:
             origins = {path: origin for path, origin in origins.items() if path[: len(replaced)] != replaced}
         origins.update(source.places)
 
@@ -125,6 +126,16 @@ def _other_method(into: dict[str, Any], new: dict[str, Any]) -> list[KeyPath]:
             into["method"] = {}
             return [("method",)]
     return []
+
+
+def _other_batch(into: dict[str, Any], new: dict[str, Any]) -> list[KeyPath]:
+    """Batches by tokens take the place of batches by rows that an earlier source asks for, and the other way round."""
+    before, after = into.get("training"), new.get("training")
+    given = [key for key in ("batch_size", "batch_tokens") if isinstance(after, dict) and after.get(key) is not None]
+    if not isinstance(before, dict) or len(given) != 1:
+        return []
+    other = "batch_size" if given[0] == "batch_tokens" else "batch_tokens"
+    return [("training", other)] if before.pop(other, None) is not None else []
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any], path: KeyPath) -> list[KeyPath]:

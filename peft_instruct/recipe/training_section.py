@@ -25,10 +25,13 @@ class TrainingSection(Section):
     """Optimizer steps; null trains for `epochs`."""
     batch_size: Positive = 8
     """Rows per forward pass and device."""
+    batch_tokens: Positive | None = None
+    """In place of `batch_size`: as many rows of like length per forward pass as come to so many tokens with their
+    padding, at least one."""
     accumulation: Positive = 1
     """Forward passes per optimizer step."""
     micro_batch: Literal["auto", "fixed"] = "auto"
-    """A batch too large for memory: `auto` computes it in smaller passes, to the same result; `fixed` stops."""
+    """A batch too large for memory: `auto` computes it in smaller passes, to the same result; `fixed` never does."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate. Default: 2e-4 for lora, 5e-5 for full."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -46,8 +49,9 @@ class TrainingSection(Section):
     """Gradients are clipped to this norm; 0 does not clip."""
     neftune_alpha: Annotated[float, Field(gt=0)] | None = None
     """Noise on the embeddings while training (Jain et al. 2023); 5 is usual."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in backward: less memory, about a third more time."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in backward: less memory, about a third more time; `auto` does it from the step on that
+    does not fit in passes of one row."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the matrices; weights and optimizer of what trains stay in fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -68,6 +72,12 @@ class TrainingSection(Section):
     passes over the training rows."""
     early_stopping: EarlyStopping | None = None
     """Stop when the validation loss no longer falls; implies `keep_best`."""
+
+    @model_validator(mode="after")
+    def _one_size_of_batch(self) -> TrainingSection:
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set:
+            raise ValueError("batch_tokens: batch_size is set, too. Keep one of them")
+        return self
 
     @model_validator(mode="after")
     def _stopping_needs_evaluations(self) -> TrainingSection:

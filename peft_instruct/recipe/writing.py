@@ -24,6 +24,8 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     values: dict[str, Any] = hide_in(recipe.model_dump(mode="json"))
     if recipe.method.kind == "full":
         values["method"] = {"kind": "full"}
+    if recipe.training.batch_tokens is not None:
+        del values["training"]["batch_size"]
     return values
 
 

@@ -60,8 +60,9 @@ def sft_arguments(recipe: Recipe, compute: Compute, checkpoints: Path, *, has_va
         fp16_full_eval=False,
         tf32=None,
         use_cpu=compute.device == "cpu",
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        # `auto` begins without and is switched on by GuardedTrainer.
+        gradient_checkpointing=training.gradient_checkpointing is True,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing is True else None,
         torch_compile=False,
         use_liger_kernel=False,
         use_cache=False,

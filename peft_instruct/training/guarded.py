@@ -15,7 +15,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from peft_instruct.data.types import Tokens
 from peft_instruct.errors import PeftInstructError, is_out_of_memory
-from peft_instruct.model.adapters import tensors_not_finite
+from peft_instruct.model.adapters import has_adapter, tensors_not_finite
 from peft_instruct.model.scoring import score
 from peft_instruct.training.collator import PADDED_TO
 from peft_instruct.training.pass_memory import pass_memory
@@ -51,15 +51,20 @@ class GuardedTrainer(ResumableTrainer):
     Attributes:
         train_rows: what is trained on, to name the rows of a bad step.
         splits_batches: whether a batch that does not fit is computed in parts (`training.micro_batch`).
-        rows_at_once: rows of one forward pass.
+        may_checkpoint: whether activations are recomputed where parts do not fit either
+            (`training.gradient_checkpointing: auto`).
+        batch_tokens: as in the recipe; without it a batch is `per_device_train_batch_size` rows.
+        rows_at_once: the most rows of one forward pass.
     """
 
     train_rows: Sequence[Tokens] = ()
     splits_batches = True
+    may_checkpoint = False
+    batch_tokens: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rows_at_once: int = self.args.per_device_train_batch_size
+        self.rows_at_once = self._most_rows()
         self._open = OpenStep()
         self._num_skipped = 0
 
@@ -67,10 +72,11 @@ class GuardedTrainer(ResumableTrainer):
         """Forward and backward of one batch, in as many passes as memory asks for.
 
         The loss is a sum over tokens divided by the tokens of the whole step, so the passes add up to the batch: a run
-        that was split equals one that began with the smaller passes (to rounding, and with the same dropout).
+        that was split equals one that began with the smaller passes (to rounding, and with the same dropout), and so
+        does one whose activations are recomputed.
 
         Raises:
-            PeftInstructError: the loss is not finite, or memory does not even hold one row.
+            PeftInstructError: the loss is not finite, or memory does not hold what is left to make smaller.
         """
         if not self._open.batches:
             counted = {name: list(values) for name, values in self._metrics["train"].items()}
@@ -86,7 +92,7 @@ class GuardedTrainer(ResumableTrainer):
                     raise
                 said = (str(error).splitlines() or [type(error).__name__])[0][:160]
             # Outside of the block that caught it: the error holds the frames, and they hold the activations.
-            self._make_smaller_passes(said)
+            self._ask_for_less(said)
             # What the failed pass and those before it left in the gradients is begun anew, whole.
             todo = self._open.batches
 
@@ -98,25 +104,40 @@ class GuardedTrainer(ResumableTrainer):
                 raise self._diverged(f"the loss is {losses[-1].item()}", [part])
         return torch.stack(losses).sum()
 
-    def _make_smaller_passes(self, said: str) -> None:
-        rows = max(len(batch["input_ids"]) for batch in self._open.batches)
-        rows = min(rows, self.rows_at_once)
-        longest = max((batch["input_ids"].shape[1] for batch in self._open.batches), default=0)
-        needs = pass_memory(self.model, self._open.batches, rows, self.args.gradient_checkpointing)
-        place = f"training: out of memory at step {self.state.global_step + 1}"
-        if not self.splits_batches or rows == 1 or self.args.world_size > 1:
+    def _ask_for_less(self, said: str) -> None:
+        """Half the rows per pass; after one row recomputed activations, from whole batches on again."""
+        rows = min(max(len(batch["input_ids"]) for batch in self._open.batches), self.rows_at_once)
+        longest = max(batch["input_ids"].shape[1] for batch in self._open.batches)
+        is_checkpointing = self.is_recomputing()
+        needs = pass_memory(self.model, self._open.batches, rows, is_checkpointing)
+        at = f"out of memory at step {self.state.global_step + 1} with passes of {rows} rows"
+        # Several processes must do the same, and the others do not know of it.
+        is_alone = self.args.world_size == 1
+        if is_alone and self.splits_batches and rows > 1:
+            self.rows_at_once = math.ceil(rows / 2)
+            mended = f"passes of {self.rows_at_once} rows"
+        elif is_alone and self.may_checkpoint and not is_checkpointing:
+            self._checkpoint_activations()
+            self.rows_at_once = self._most_rows()
+            mended = "activations are recomputed in backward (gradient checkpointing)"
+        else:
+            size = "training.batch_tokens" if self.batch_tokens else "training.batch_size"
+            less = "data.max_length" if rows == 1 else f"{size} and raise accumulation"
+            checkpointing = "" if is_checkpointing else ", or set training.gradient_checkpointing: true"
             raise PeftInstructError(
-                f"{place} with passes of {rows} rows of up to {longest} tokens ({said}). {needs}. Lower "
-                f"{'data.max_length' if rows == 1 else 'training.batch_size and raise accumulation'}, or set "
-                "training.gradient_checkpointing: true."
+                f"training: {at} of up to {longest} tokens ({said}). {needs}. Lower {less}{checkpointing}."
             )
-        self.rows_at_once = math.ceil(rows / 2)
         self.say(
-            f"out of memory at step {self.state.global_step + 1} with passes of {rows} rows ({said}); {needs}. "
-            f"From now on passes of {self.rows_at_once} rows; the batch of "
-            f"{self.args.per_device_train_batch_size} x {self.args.gradient_accumulation_steps} rows and their order "
-            "stay as they are"
+            f"{at} ({said}); {needs}. From now on {mended}; the batch of {self.args.gradient_accumulation_steps} x "
+            f"{f'{self.batch_tokens} tokens' if self.batch_tokens else f'{self._most_rows()} rows'} and the order of "
+            "rows stay as they are"
         )
+        self._begin_step_anew()
+
+    def _most_rows(self) -> int:
+        return len(self.train_dataset) if self.batch_tokens else self.args.per_device_train_batch_size
+
+    def _begin_step_anew(self) -> None:
         self.model.zero_grad(set_to_none=True)
         _restore_random_state(self._open.random_state)
         self._total_train_tokens = self._open.counted[0]
@@ -124,6 +145,17 @@ class GuardedTrainer(ResumableTrainer):
         self._metrics["train"].update({name: list(values) for name, values in self._open.counted[1].items()})
         gc.collect()
         clear_device_cache()
+
+    def _base_model(self) -> Any:
+        model: Any = self.model
+        return model.get_base_model() if has_adapter(model) else model
+
+    def is_recomputing(self) -> bool:
+        """Whether activations are recomputed in backward."""
+        return bool(self._base_model().is_gradient_checkpointing)
+
+    def _checkpoint_activations(self) -> None:
+        self._base_model().activation_checkpointing_enable({"use_reentrant": False})
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The norm, once per optimizer step and before it.
@@ -154,10 +186,12 @@ class GuardedTrainer(ResumableTrainer):
 
     def own_state(self) -> dict[str, Any]:
         """A run that goes on splits its batches as it did before, so that it rounds as it did before."""
-        return {"rows_at_once": self.rows_at_once}
+        return {"rows_at_once": self.rows_at_once, "is_checkpointing": self.is_recomputing()}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         self.rows_at_once = min(self.rows_at_once, state["rows_at_once"])
+        if self.may_checkpoint and state.get("is_checkpointing"):
+            self._checkpoint_activations()
 
     def _moments_not_finite(self) -> list[str]:
         state = getattr(self.optimizer, "state", {})

@@ -60,10 +60,12 @@ def build_trainer(
         data_collator=CompletionOnlyCollator(pad_token_id=base.tokenizer.pad_token_id, pad_to_multiple_of=PADDED_TO),
         callbacks=extra,
         speed=recipe.speed,
+        batch_tokens=recipe.training.batch_tokens,
         train_lengths=TokenTable.of(train).lengths.tolist(),
     )
     trainer.train_rows, trainer.validation_rows = train, validation
     trainer.splits_batches = recipe.training.micro_batch == "auto"
+    trainer.may_checkpoint = recipe.training.gradient_checkpointing == "auto"
     trainer.say = say
     trainer.uses_muon = recipe.training.optimizer == "muon"
     trainer.remove_callback(PrinterCallback)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import TrainerControl
 from trl import SFTTrainer
 
@@ -15,11 +16,12 @@ from peft_instruct.errors import PeftInstructError
 from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.scoring import TokenScores, score
 from peft_instruct.recipe.training_section import SpeedSection
+from peft_instruct.training.collator import PADDED_TO
 from peft_instruct.training.completion_head import score_learned_positions
 from peft_instruct.training.guarded import MOST_ROWS_NAMED, GuardedTrainer
 from peft_instruct.training.lora_product import fuse_lora, unfuse_lora
 from peft_instruct.training.muon import MuonAndAdamW
-from peft_instruct.training.sampler import LengthBucketSampler
+from peft_instruct.training.sampler import LengthBucketSampler, TokenBudgetSampler
 
 
 class CompletionTrainer(GuardedTrainer):
@@ -28,8 +30,16 @@ class CompletionTrainer(GuardedTrainer):
     validation_rows: Sequence[Tokens] = ()
     uses_muon = False
 
-    def __init__(self, *args: Any, speed: SpeedSection, train_lengths: Sequence[int], **kwargs: Any) -> None:
-        self.speed, self.train_lengths = speed, train_lengths
+    def __init__(
+        self,
+        *args: Any,
+        speed: SpeedSection,
+        train_lengths: Sequence[int],
+        batch_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """`batch_tokens` as in the recipe: without it batches are of `per_device_train_batch_size` rows."""
+        self.speed, self.train_lengths, self.batch_tokens = speed, train_lengths, batch_tokens
         super().__init__(*args, **kwargs)
         model: Any = self.model
         for weights in model.parameters():
@@ -45,8 +55,23 @@ class CompletionTrainer(GuardedTrainer):
         if not self.speed.length_buckets:
             return super()._get_train_sampler(train_dataset)
         batch = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return LengthBucketSampler(
-            self.train_lengths, batch * self.args.world_size, seed=self.args.data_seed or self.args.seed
+        return LengthBucketSampler(self.train_lengths, batch * self.args.world_size, seed=self.args.seed)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches by tokens where they are asked for: the Trainer's own dataloader takes a sampler of rows alone."""
+        if self.batch_tokens is None:
+            return super().get_train_dataloader()
+        batches = TokenBudgetSampler(
+            self.train_lengths,
+            self.batch_tokens,
+            seed=self.args.seed,
+            padded_to=PADDED_TO,
+            batches_per_step=self.args.gradient_accumulation_steps,
+            num_processes=self.args.world_size,
+        )
+        pins = self.args.dataloader_pin_memory
+        return self.accelerator.prepare(
+            DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pins)
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

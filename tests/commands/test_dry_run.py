@@ -152,3 +152,8 @@ def test_no_error_is_quoted_where_none_is_known(tiny_recipe: Path, in_this_proce
     unknown = DryRun(found.name, found.found, (), {})
     assert known.text().endswith("off by at most 30% in time and 20% in memory in benchmarks/results/dry_run.json")
     assert "off by" not in unknown.text()
+
+
+def test_batches_by_tokens_are_not_foretold(tiny_recipe: Path) -> None:
+    with pytest.raises(RecipeError, match=r"training\.batch_tokens: is 400\. --dry-run foretells batches of rows"):
+        dry_run(str(tiny_recipe), ["training.batch_tokens=400"], say=quiet)

@@ -281,3 +281,16 @@ def test_every_section_is_frozen_and_strict() -> None:
         assert section.model_config["frozen"] is True
         assert section.model_config["strict"] is True
         assert section.model_config["extra"] == "forbid"
+
+
+def test_batches_by_tokens_take_the_place_of_batches_by_rows_of_a_base_and_the_other_way_round() -> None:
+    rows = read_recipe("gpt2_lora")
+    by_tokens = read_recipe("gpt2_lora", ["training.batch_tokens=4096"])
+    assert rows.recipe.training.batch_tokens is None and by_tokens.recipe.training.batch_tokens == 4096
+    assert ("training", "batch_size") in rows.origins and ("training", "batch_size") not in by_tokens.origins
+    back = load_recipe("gpt2_lora", ["training.batch_tokens=4096", "training.batch_size=2"])
+    assert (back.training.batch_tokens, back.training.batch_size) == (None, 2)
+    with pytest.raises(RecipeError, match=r"batch_tokens: batch_size is set, too\. Keep one of them"):
+        load_recipe("gpt2_lora", ["training={batch_tokens: 4096, batch_size: 2}"])
+    # What is saved with the adapter reads back as the same recipe.
+    assert Recipe.model_validate(recipe_values(by_tokens.recipe)) == by_tokens.recipe

@@ -185,12 +185,25 @@ def test_a_checkpoint_that_is_not_finite_is_not_begun(make_trainer: Any, tmp_pat
 
 
 class Shortage:
-    """Memory for at most `most_rows` rows at once, from the call `begins` on; it runs out in forward or in backward."""
+    """Memory for at most `most_rows` rows at once, from the call `begins` on; it runs out in forward or in backward.
 
-    def __init__(self, trainer: CompletionTrainer, error: BaseException, *, most_rows: int, begins: int, where: str):
-        self.error, self.most_rows, self.begins = error, most_rows, begins
+    Where activations are recomputed there is room for `rows_recomputed`.
+    """
+
+    def __init__(
+        self,
+        trainer: CompletionTrainer,
+        error: BaseException,
+        *,
+        most_rows: int,
+        begins: int,
+        where: str,
+        rows_recomputed: int | None = None,
+    ) -> None:
+        self.error, self.begins = error, begins
+        self.most_rows = {False: most_rows, True: most_rows if rows_recomputed is None else rows_recomputed}
         self.num_calls = self.num_raised = self.rows = 0
-        base = trainer.model.get_base_model()
+        base = self.base = trainer.model.get_base_model()
         base.transformer.wte.register_forward_pre_hook(self.forward if where == "forward" else self.count)
         if where == "backward":
             # The last of the first block's: when it is reached, others have their part of the gradient already.
@@ -205,7 +218,7 @@ class Shortage:
         self.backward(None)
 
     def backward(self, gradient: Any) -> None:
-        if self.rows > self.most_rows and self.num_calls >= self.begins:
+        if self.rows > self.most_rows[self.base.is_gradient_checkpointing] and self.num_calls >= self.begins:
             self.num_raised += 1
             raise self.error
 
@@ -229,7 +242,7 @@ def test_a_run_that_did_not_fit_equals_one_that_was_started_small(
         logged = [[log["num_tokens"] for log in t.state.log_history if "loss" in log] for t in (large, small)]
         assert logged[0] == logged[1]
         assert len(said) == 2
-        assert "passes of 2 rows; the batch of 8 x 2 rows and their order stay as they are" in said[1]
+        assert "passes of 2 rows; the batch of 2 x 8 rows and the order of rows stay as they are" in said[1]
         assert "512 words x 4 bytes, twice" in said[1]
 
 
@@ -245,15 +258,62 @@ def test_memory_may_run_out_in_the_middle_of_a_step_of_a_later_epoch(make_traine
     assert furthest(trained(large.model), trained(small.model)) <= 1e-6
 
 
+@pytest.mark.parametrize(("rows_recomputed", "begins", "num_raised"), [(4, 3, 3), (2, 0, 4)])
+def test_what_does_not_fit_row_by_row_is_recomputed_in_backward_to_the_same_result(
+    make_trainer: Any, tmp_path: Path, rows_recomputed: int, begins: int, num_raised: int
+) -> None:
+    """4 -> 2 -> 1, then with recomputed activations from 4 on again; dropout included."""
+    shared = ("training.max_steps=2", "model.dropout=0.1", "method.dropout=0.1", *STEADY)
+    said: list[str] = []
+    short = make_trainer("training.batch_size=4", "training.accumulation=2", *shared, folder=tmp_path / "short")
+    short.say = said.append
+    room = {"most_rows": 0, "rows_recomputed": rows_recomputed}
+    shortage = Shortage(short, OOM_TEXTS[0], begins=begins, where="backward", **room)
+    short.train()
+    sizes = (f"training.batch_size={rows_recomputed}", f"training.accumulation={8 // rows_recomputed}")
+    never = "training.gradient_checkpointing=false"
+    plain = make_trainer(*sizes, never, *shared, folder=tmp_path / "plain")
+    plain.train()
+    assert shortage.num_raised == num_raised
+    assert furthest(trained(short.model), trained(plain.model)) <= 1e-6
+    assert "From now on activations are recomputed in backward (gradient checkpointing)" in said[2]
+    assert short.is_recomputing() and not plain.is_recomputing()
+    again = make_trainer(*sizes, *shared, folder=tmp_path / "again")
+    again.restore_own_state(short.own_state())
+    assert again.is_recomputing() and again.rows_at_once == rows_recomputed
+
+
+def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any, tmp_path: Path) -> None:
+    shared = ("training.max_steps=2", "training.batch_tokens=512", "training.accumulation=2", *STEADY)
+    said: list[str] = []
+    short, plain = (make_trainer(*shared, folder=tmp_path / name) for name in ("short", "plain"))
+    short.say = said.append
+    shortage = Shortage(short, OOM_TEXTS[0], most_rows=3, begins=0, where="backward")
+    short.train()
+    plain.train()
+    assert shortage.num_raised == len(said) > 0
+    assert furthest(trained(short.model), trained(plain.model)) <= 1e-6
+    assert "the batch of 2 x 512 tokens and the order of rows stay as they are" in said[0]
+
+
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "told", "advice"),
     [
-        (("training.batch_size=2",), "with passes of 1 rows of up to"),
-        (("training.batch_size=4", "training.micro_batch=fixed"), "with passes of 4 rows of up to"),
+        (("training.batch_size=2",), "with passes of 1 rows of up to", "Lower data.max_length."),
+        (
+            ("training.batch_size=4", "training.micro_batch=fixed"),
+            "with passes of 4 rows of up to",
+            "Lower training.batch_size and raise accumulation.",
+        ),
+        (
+            ("training.batch_size=2", "training.gradient_checkpointing=false"),
+            "with passes of 1 rows of up to",
+            "Lower data.max_length, or set training.gradient_checkpointing: true.",
+        ),
     ],
 )
 def test_where_nothing_smaller_is_left_or_allowed_the_arithmetic_is_told(
-    make_trainer: Any, overrides: tuple[str, ...], told: str
+    make_trainer: Any, overrides: tuple[str, ...], told: str, advice: str
 ) -> None:
     trainer = make_trainer("training.max_steps=1", *overrides)
     Shortage(trainer, OOM_TEXTS[0], most_rows=0, begins=0, where="forward")
@@ -261,7 +321,7 @@ def test_where_nothing_smaller_is_left_or_allowed_the_arithmetic_is_told(
         trainer.train()
     assert f"training: out of memory at step 1 {told}" in str(caught.value)
     assert "needed: weights " in str(caught.value)
-    assert str(caught.value).endswith("or set training.gradient_checkpointing: true.")
+    assert str(caught.value).endswith(advice)
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(make_trainer: Any) -> None:

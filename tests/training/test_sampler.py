@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_instruct.training.sampler import LengthBucketSampler
+from peft_instruct.training.sampler import LengthBucketSampler, TokenBudgetSampler
 
 
 def lengths(count: int) -> list[int]:
@@ -71,3 +71,62 @@ def test_a_dataloader_that_skips_goes_on_where_the_other_one_was(num_seen: int) 
     again = loader()
     again.set_epoch(2)
     assert [batch.tolist() for batch in skip_first_batches(again, num_seen)] == list(islice(expected, num_seen, None))
+
+
+def budgeted(of: list[int], budget: int, epoch: int = 0, seed: int = 1, **more: int) -> TokenBudgetSampler:
+    sampler = TokenBudgetSampler(of, budget, seed=seed, **more)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+def area(batch: list[int], of: list[int], padded_to: int) -> int:
+    longest = max(of[row] for row in batch)
+    return len(batch) * (longest + -longest % padded_to)
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=400),
+    st.integers(1, 3000),
+    st.sampled_from([1, 8]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_batches_by_tokens_hold_every_row_once_within_the_budget_and_are_as_many_in_every_epoch(
+    of: list[int], budget: int, padded_to: int, passes: int, processes: int
+) -> None:
+    for epoch in range(3):
+        sampler = budgeted(
+            of, budget, epoch, padded_to=padded_to, batches_per_step=passes, num_processes=processes
+        )  # fmt: skip
+        batches = list(sampler)
+        assert sorted(row for batch in batches for row in batch) == list(range(len(of)))
+        assert len(batches) == len(sampler)
+        assert all(len(batch) == 1 or area(batch, of, padded_to) <= budget for batch in batches)
+
+
+def test_batches_by_tokens_are_a_function_of_seed_and_epoch_and_new_rows_meet_in_each() -> None:
+    of = lengths(600)
+    same, again, later, other = (
+        [sorted(batch) for batch in budgeted(of, 2048, epoch, seed)] for epoch, seed in ((2, 1), (2, 1), (3, 1), (2, 2))
+    )
+    assert same == again
+    assert not [batch for batch in same if batch in later or batch in other]
+
+
+def test_batches_by_tokens_are_filled_better_than_by_rows_and_come_in_no_order_of_length() -> None:
+    of = lengths(2000)
+    batches = list(budgeted(of, 2048))
+    areas = [area(batch, of, 1) for batch in batches]
+    assert sum(of) / sum(areas) > 0.95
+    assert sum(areas) / len(areas) > 0.85 * 2048
+    longest = [max(of[row] for row in batch) for batch in batches]
+    rises = sum(a < b for a, b in pairwise(longest)) / (len(longest) - 1)
+    assert 0.4 < rises < 0.6
+
+
+def test_batches_by_tokens_that_processes_take_side_by_side_have_like_lengths() -> None:
+    of = lengths(3000)
+    batches = list(budgeted(of, 1024, num_processes=3))
+    longest = [max(of[row] for row in batch) for batch in batches]
+    turns = [longest[at : at + 3] for at in range(0, len(batches) - len(batches) % 3, 3)]
+    assert sum(map(max, turns)) / sum(sum(turn) / 3 for turn in turns) < 1.05
