@@ -170,7 +170,7 @@ def block() -> str:
 def machine() -> str:
     from peft_instruct.model.device import choose_compute
 
-    return f"{choose_compute('cpu').device_name}, {os.cpu_count()} cores"
+    return choose_compute("cpu").device_name
 
 
 def main() -> None:
@@ -185,12 +185,12 @@ def main() -> None:
         print(block())
         return
     record = json.loads(RESULT.read_text(encoding="utf-8"))
-    if record["versions"] != library_versions():
-        record = {"versions": library_versions(), "machine": machine(), "faults": {}, "fuzz": record["fuzz"]}
+    if (record["versions"], record["machine"]) != (library_versions(), machine()):
+        record = {**record, "versions": library_versions(), "machine": machine(), "faults": {}}
     today = {"date": date.today().isoformat()}
     for name in asked.only or [*PARTS, "fuzz"]:
         if name == "fuzz":
-            record["fuzz"] = {**today, **run_fuzz(asked.cases or FUZZED)}
+            record["fuzz"] = {**today, "machine": machine(), **run_fuzz(asked.cases or FUZZED)}
         else:
             before = record["faults"].get(name) if asked.cases else None
             found = run_part(PARTS[name], asked.cases, before["tried"] if before else 0)
