@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from peft_instruct.cli import cli
+from peft_instruct.commands.dry_run import COMPARED, worst_errors
 from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.shipped import shipped_recipes
 
@@ -111,3 +112,13 @@ def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monk
     monkeypatch.setitem(sys.modules, script, module)  # dataclasses look themselves up there
     found.loader.exec_module(module)
     assert module.block() in README
+
+
+def test_the_errors_of_dry_runs_are_the_worst_of_their_result_file() -> None:
+    worst, runs = worst_errors(), json.loads((REPOSITORY / COMPARED).read_text(encoding="utf-8"))["runs"]
+    training = max(abs(run["error"]["training_seconds"]) for run in runs)
+    assert {run["recipe"].split("_")[0] for run in runs} == {"quickstart"}
+    assert (
+        f"Beside {len(runs)} real runs of the starter it was off by at most {worst['seconds']:.0%} in time (the training "
+        f"alone: {training:.0%}) and {worst['bytes']:.0%} in memory"
+    ) in " ".join(README.split())
