@@ -119,6 +119,6 @@ def test_the_errors_of_dry_runs_are_the_worst_of_their_result_file() -> None:
     training = max(abs(run["error"]["training_seconds"]) for run in runs)
     assert {run["recipe"].split("_")[0] for run in runs} == {"quickstart"}
     assert (
-        f"Beside {len(runs)} real runs of the starter it was off by at most {worst['seconds']:.0%} in time (the training "
-        f"alone: {training:.0%}) and {worst['bytes']:.0%} in memory"
+        f"Beside {len(runs)} real runs of the starter it was off by at most {worst['seconds']:.0%} in time (the "
+        f"training alone: {training:.0%}) and {worst['bytes']:.0%} in memory"
     ) in " ".join(README.split())
