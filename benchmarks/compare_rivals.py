@@ -96,12 +96,13 @@ def compare(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     write_rows(options.data, options.work / "rows.jsonl", num_rows)
     for program in options.programs:
         environment_python(program, options.work)
+    before = json.loads(_result(options.device).read_text(encoding="utf-8"))["rounds"] if options.append else {}
     record = {
         "made_by": "python benchmarks/compare_rivals.py",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": "GPT-2 124M", "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
         "environment": environment_stamp(choose_compute(options.device)),
-        "rounds": {},
+        "rounds": before,
     }  # fmt: skip
     for method in options.methods:
         asked = {
@@ -126,15 +127,15 @@ def summary(record: dict[str, Any]) -> list[dict[str, Any]]:
     """One line per method and program: medians over the rounds, the ratio from within each round."""
     lines = []
     for method, rounds in record["rounds"].items():
-        for program in rounds[0]:
-            runs = [found[program] for found in rounds if "tokens_per_second" in found[program]]
-            if not runs:
-                lines.append({"method": method, "program": program, "failed": rounds[0][program]["failed"]})
+        for program in dict.fromkeys(program for found in rounds for program in found):
+            measured = [found for found in rounds if "tokens_per_second" in found.get(program, {})]
+            if not measured:
+                lines.append({"method": method, "program": program})
                 continue
+            runs = [found[program] for found in measured]
             ratios = [
-                found["ours"]["tokens_per_second"] / found[program]["tokens_per_second"]
-                for found in rounds
-                if "tokens_per_second" in found[program] and "tokens_per_second" in found["ours"]
+                found["ours"]["tokens_per_second"] / run["tokens_per_second"]
+                for found, run in zip(measured, runs, strict=True)
             ]
             speeds = [run["tokens_per_second"] for run in runs]
             lines.append(
@@ -157,7 +158,7 @@ def table(record: dict[str, Any]) -> str:
     ]
     for line in summary(record):
         name = f"{line['method']}: {TITLES[line['program']]}"
-        if "failed" in line:
+        if "ratios" not in line:
             out.append(f"| {name} | did not run | | |")
             continue
         ratio = "" if line["program"] == "ours" else f"{line['ours_by_theirs']:.1f}×"
@@ -167,12 +168,12 @@ def table(record: dict[str, Any]) -> str:
         )
     environment = record["environment"]
     versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("torch", "transformers", "trl", "peft"))
-    num_rounds = len(next(iter(record["rounds"].values())))
+    num_rounds = min(len(line["ratios"]) for line in summary(record) if "ratios" in line)
     out.append("")
     out.append(
-        f"{record['model']}, batch {record['batch_size']}, {num_rounds} alternating rounds of {record['num_steps']} "
-        f"steps (fewer where rows come in random order); {environment['device_name']}, {versions}, "
-        f"{record['created'][:10]}. From `benchmarks/results/rivals_{environment['device']}.json`."
+        f"{record['model']}, batch {record['batch_size']}, at least {num_rounds} alternating rounds of "
+        f"{record['num_steps']} steps (fewer where rows come in random order); {environment['device_name']}, "
+        f"{versions}, {record['created'][:10]}. From `benchmarks/results/rivals_{environment['device']}.json`."
     )
     return "\n".join(out)
 
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
+    parser.add_argument("--append", action="store_true", help="to the rounds of the result file, of the same settings")
     parser.add_argument("--render", action="store_true", help="write the README's table from the CPU's result file")
     options = parser.parse_args()
     if options.render:

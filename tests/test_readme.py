@@ -104,7 +104,7 @@ def test_no_fault_has_done_harm() -> None:
     assert [name for name, part in found.items() if part["failures"] or part["passed"] != part["tried"]] == []
 
 
-@pytest.mark.parametrize("script", ["starter_table", "robustness"])
+@pytest.mark.parametrize("script", ["starter_table", "robustness", "compare_rivals"])
 def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")
     assert found is not None and found.loader is not None

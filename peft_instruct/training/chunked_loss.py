@@ -92,7 +92,8 @@ def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> t
         log_p_CV = torch.log_softmax(place_CV, -1, dtype=torch.float32)
         of_target_C1 = log_p_CV.gather(1, targets_C1)
         losses.append(-of_target_C1.squeeze(1))
-        is_top1.append((of_target_C1 == log_p_CV.amax(-1, keepdim=True)).squeeze(1).float())
+        # The first of the largest, as everywhere else: in bf16 two of them are often equal.
+        is_top1.append((place_CV.argmax(-1) == targets_C1.squeeze(1)).float())
         log_p_CV.exp_().scatter_add_(1, targets_C1, torch.full_like(of_target_C1, -1.0))
         place_CV.copy_(log_p_CV)
     logits_BV[len(targets_B) :] = 0

@@ -60,6 +60,13 @@ def test_logits_far_apart_have_a_finite_loss() -> None:
     assert losses.tolist() == [1000.0, 0.0] and is_top1.tolist() == [0.0, 1.0]
 
 
+def test_of_equal_logits_the_first_leads() -> None:
+    head = torch.nn.Linear(1, 3, bias=False)
+    head.weight.data = torch.tensor([[0.0], [5.0], [5.0]])
+    _, is_top1 = chunked_losses(torch.ones(2, 1), head, torch.tensor([1, 2]))
+    assert is_top1.tolist() == [1.0, 0.0]
+
+
 def test_a_head_with_more_than_a_matrix_goes_the_plain_way() -> None:
     hidden = torch.ones(1, 2)
     assert can_chunk(torch.nn.Linear(2, 3, bias=False), hidden)
