@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_instruct.adapter.storage import write_last
+from peft_instruct.adapter.storage import LOCK, write_last
 from peft_instruct.errors import AdapterError, RecipeError
 from peft_instruct.recipe.writing import change, differences
 from peft_instruct.training.checkpoints import (
@@ -15,8 +15,10 @@ from peft_instruct.training.checkpoints import (
     SET_ASIDE,
     Checkpoint,
     checkpoint_folder,
+    drop_all,
     empty_trash,
     newest,
+    newest_first,
     set_aside,
     verified_with_best,
 )
@@ -24,6 +26,7 @@ from peft_instruct.training.resumable import RunIdentity
 
 Say = Callable[[str], None]
 AUTO, NONE = "auto", "none"
+RECIPE = "recipe.yaml"
 NEVER_MATTERS = (
     "name", "description", "samples", "generation", "evaluation", "training.log_every", "training.save_every",
     # Known by their content: a fingerprint each.
@@ -70,22 +73,29 @@ def choose_checkpoint(resume: Resume, work: Path, run: RunIdentity, world_size: 
 def begin(work: Path, recipe_text: str, checkpoint: Checkpoint | None, say: Say) -> Checkpoint | None:
     """The working folder of a run that has passed every check: its recipe in it, and only its own checkpoints.
 
+    What was set aside stays until the run is done.
+
     Returns:
         The checkpoint where it now lies: one of another place is copied in.
     """
-    for leftover in work.glob(".*"):
-        leftover.unlink()
-    write_last(work / "recipe.yaml", recipe_text)
+    for earlier in list(work.iterdir()):
+        # Weights and stamps of an earlier run would be read back as this one's. recipe.yaml marks the folder as ours.
+        if earlier.name in (LOCK, CHECKPOINTS, RECIPE):
+            continue
+        if earlier.is_dir() and not earlier.is_symlink():
+            shutil.rmtree(earlier)
+        else:
+            earlier.unlink()
+    write_last(work / RECIPE, recipe_text)
     checkpoints = work / CHECKPOINTS
     if checkpoint is None:
-        dropped = sorted(path.name for path in checkpoints.glob("checkpoint-*"))
+        dropped = drop_all(checkpoints)
         if dropped:
             say(f"starting anew: the unfinished run's {', '.join(dropped)} are dropped")
-        shutil.rmtree(checkpoints, ignore_errors=True)
         return None
     empty_trash(checkpoints)
     is_own = checkpoint.folder.parent.resolve() == checkpoints.resolve()
-    for other in list(checkpoints.glob("checkpoint-*")):
+    for other in newest_first(checkpoints):
         if not is_own or int(other.name.split("-")[1]) > checkpoint.step:
             set_aside(other, say, f"{other}: is not before the step that this run goes on from.")
     return checkpoint if is_own else _copied(checkpoint, checkpoints)

@@ -139,7 +139,7 @@ def _of_another_kind(folder: Path) -> list[str]:
 
 def newest(checkpoints: Path, say: Say) -> Checkpoint | None:
     """The newest checkpoint that verifies, together with the best one that it refers to; others are set aside."""
-    for folder in _newest_first(checkpoints):
+    for folder in newest_first(checkpoints):
         try:
             return verified_with_best(folder)
         except AdapterError as problem:
@@ -182,7 +182,7 @@ def rotate(checkpoints: Path, say: Say) -> None:
     A folder is renamed before its files go, so that a crash leaves no half checkpoint under a name that counts.
     """
     kept: list[Checkpoint] = []
-    candidates = list(_newest_first(checkpoints))
+    candidates = list(newest_first(checkpoints))
     if len(candidates) <= NUM_KEPT:
         return
     for folder in candidates:
@@ -198,6 +198,16 @@ def rotate(checkpoints: Path, say: Say) -> None:
     empty_trash(checkpoints)
 
 
+def drop_all(checkpoints: Path) -> list[str]:
+    """Remove every checkpoint, and give their names; what was set aside stays."""
+    empty_trash(checkpoints)
+    dropped = list(newest_first(checkpoints))[::-1]
+    for folder in dropped:
+        os.replace(folder, checkpoints / f"{TRASH}{folder.name}")
+    empty_trash(checkpoints)
+    return [folder.name for folder in dropped]
+
+
 def empty_trash(checkpoints: Path) -> None:
     for trash in checkpoints.glob(f"{TRASH}*"):
         shutil.rmtree(trash, ignore_errors=True)
@@ -205,13 +215,17 @@ def empty_trash(checkpoints: Path) -> None:
 
 def way_back(checkpoints: Path) -> str:
     """A sentence about the checkpoint that a run that failed can go on from."""
-    last = next((folder for folder in _newest_first(checkpoints) if (folder / MANIFEST).is_file()), None)
+    last = next((folder for folder in newest_first(checkpoints) if (folder / MANIFEST).is_file()), None)
     return f"Last good checkpoint: {last.name}." if last else "No checkpoint was saved before."
 
 
-def _newest_first(checkpoints: Path) -> Iterator[Path]:
+def newest_first(checkpoints: Path) -> Iterator[Path]:
+    """The folders named `checkpoint-N`, whole or not; a person's `checkpoint-40.bak` is none of them."""
     steps = [path.name.removeprefix("checkpoint-") for path in checkpoints.glob("checkpoint-*") if path.is_dir()]
-    yield from (checkpoint_folder(checkpoints, step) for step in sorted(int(s) for s in steps if s.isdigit())[::-1])
+    yield from (
+        checkpoint_folder(checkpoints, step)
+        for step in sorted(int(s) for s in steps if s.isdecimal() and s == str(int(s)))[::-1]
+    )
 
 
 def _names(name: str) -> Iterator[str]:

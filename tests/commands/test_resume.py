@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from peft_instruct.adapter.storage import LOCK
+from peft_instruct.commands.resuming import begin
 from peft_instruct.commands.train import train
 from peft_instruct.commands.train_run import Run
 from peft_instruct.errors import AdapterError, PeftInstructError, RecipeError, Stopped
+from peft_instruct.training.checkpoints import SET_ASIDE, CheckpointManifest, checkpoint_folder, commit, verify
 
 SMALL = ("training.max_steps=6", "training.batch_size=4", "data.limit=12", "training.log_every=1", "evaluation.rows=0",
          "samples.count=0", "training.warmup=0", "data.validation_fraction=0")  # fmt: skip
@@ -33,6 +36,18 @@ def stop_when(text: str, number: int = signal.SIGTERM) -> Callable[[str], None]:
             os.kill(os.getpid(), number)
 
     return say
+
+
+def committed(work: Path, step: int, recipe: dict[str, Any] | None = None) -> Path:
+    """A whole checkpoint without a weight in it."""
+    folder = checkpoint_folder(work / "checkpoints", step)
+    folder.mkdir(parents=True)
+    manifest = CheckpointManifest(
+        step=step, max_steps=9, is_last=False, best_step=None, seconds=0.0, recipe=recipe or {}, base_fingerprint="",
+        data_fingerprint="", environment={}, world_size=1, files={},
+    )  # fmt: skip
+    commit(folder, manifest)
+    return folder
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
@@ -225,3 +240,29 @@ def test_no_checkpoint_holds_a_pickle(stopped: Path) -> None:
     names = {path.name for path in stopped.with_name("a.run").rglob("checkpoint-3/*")}
     assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json", "metrics.jsonl",
                      "state.safetensors", "trainer_state.json"}  # fmt: skip
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_nothing_of_an_earlier_run_is_taken_for_this_ones(tmp_path: Path, goes_on: bool) -> None:
+    """Its weights are read back as this run's where the two are of different kinds."""
+    checkpoint = verify(committed(tmp_path, 3))
+    for name in ("adapter_config.json", "model.safetensors", "tokenizer.json", "manifest.json", "ledger.jsonl",
+                 ".recipe.yaml.partial", LOCK, "recipe.yaml"):  # fmt: skip
+        (tmp_path / name).write_text("of an earlier run")
+    (tmp_path / ".cache" / "inner").mkdir(parents=True)
+    begin(tmp_path, "name: b", checkpoint if goes_on else None, silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["checkpoints", "recipe.yaml", LOCK])
+    assert (tmp_path / "recipe.yaml").read_text() == "name: b"
+    assert (checkpoint.folder / "manifest.json").is_file() == goes_on
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_what_was_set_aside_and_what_is_no_checkpoint_stays(tmp_path: Path, goes_on: bool) -> None:
+    checkpoint = verify(committed(tmp_path, 3))
+    others = [f"{SET_ASIDE}/checkpoint-5", "checkpoint-40.bak", "checkpoint-007"]
+    for name in (*others, ".trash-checkpoint-3"):
+        (checkpoint.folder.parent / name / "inner").mkdir(parents=True)
+    begin(tmp_path, "name: b", checkpoint if goes_on else None, silent)
+    expected = [SET_ASIDE, *others[1:], *(["checkpoint-3"] if goes_on else [])]
+    assert sorted(path.name for path in checkpoint.folder.parent.iterdir()) == sorted(expected)
+    assert (checkpoint.folder.parent / others[0] / "inner").is_dir()
