@@ -88,11 +88,19 @@ class ResumableTrainer(SFTTrainer):
         """Train to the end, from the start or from a checkpoint; after the last one no step is left."""
         self.began = time.monotonic()
         resumed = self.saving.resumed
-        if resumed is not None and resumed.manifest.is_last:
+        if resumed is not None and self._is_over(resumed.manifest):
             mean_loss = self._take_over(resumed)
         else:
             mean_loss = float(self.train(resume_from_checkpoint=str(resumed.folder) if resumed else None).training_loss)
         return Learned(self.state.global_step, self.seconds(), mean_loss)
+
+    def _is_over(self, then: CheckpointManifest) -> bool:
+        """Whether no step is left after a checkpoint: the recipe may give more or fewer of them than it did then.
+
+        Before its last step a run is over where it stopped early, and still has as many steps.
+        """
+        max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+        return then.step >= max_steps or (then.is_last and then.max_steps == max_steps)
 
     def seconds(self) -> float:
         """Seconds of training, those before an interruption included."""

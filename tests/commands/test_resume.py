@@ -266,3 +266,24 @@ def test_what_was_set_aside_and_what_is_no_checkpoint_stays(tmp_path: Path, goes
     expected = [SET_ASIDE, *others[1:], *(["checkpoint-3"] if goes_on else [])]
     assert sorted(path.name for path in checkpoint.folder.parent.iterdir()) == sorted(expected)
     assert (checkpoint.folder.parent / others[0] / "inner").is_dir()
+
+
+def test_a_run_that_was_over_goes_on_where_it_is_given_more_steps(
+    tiny_recipe: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_write", lambda *_: (_ for _ in ()).throw(PeftInstructError("the power went")))
+        with pytest.raises(PeftInstructError, match="the power went"):
+            train(str(tiny_recipe), SMALL, out=out, say=silent)
+    assert verify(checkpoint_folder(out.with_name("a.run") / "checkpoints", 6)).manifest.is_last
+    result = train(str(tiny_recipe), [*SMALL, "training.max_steps=8"], out=out, allow_changes=True, say=silent)
+    assert result.num_steps == 8
+    assert [line["step"] for line in metrics_of(out)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("max_steps", [2, 3])
+def test_a_run_given_no_more_steps_than_it_has_done_trains_none(tiny_recipe: Path, out: Path, max_steps: int) -> None:
+    reached = (out.with_name("a.run") / "checkpoints" / "checkpoint-3" / "adapter_model.safetensors").read_bytes()
+    changes = [*SMALL, f"training.max_steps={max_steps}"]
+    assert train(str(tiny_recipe), changes, out=out, allow_changes=True, say=silent).num_steps == 3
+    assert weights_of(out) == reached
