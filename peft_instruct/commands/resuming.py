@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from peft_instruct.adapter.storage import LOCK, write_last
 from peft_instruct.errors import AdapterError, RecipeError
-from peft_instruct.recipe.writing import change, differences
+from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.writing import change, differences, recipe_values
 from peft_instruct.training.checkpoints import (
     CHECKPOINTS,
     SET_ASIDE,
@@ -29,6 +33,7 @@ AUTO, NONE = "auto", "none"
 RECIPE = "recipe.yaml"
 NEVER_MATTERS = (
     "name", "description", "samples", "generation", "evaluation", "training.log_every", "training.save_every",
+    "training.ledger", "speed.cache",
     # Known by their content: a fingerprint each.
     "model.base", "model.revision", "data.train", "data.validation", "data.test",
 )  # fmt: skip
@@ -125,7 +130,7 @@ def _refuse_another_run(checkpoint: Checkpoint, run: RunIdentity, world_size: in
     then = checkpoint.manifest
     keys = [
         change(key, before, now)
-        for key, before, now in differences(then.recipe, run.recipe)
+        for key, before, now in differences(_with_defaults(then.recipe), run.recipe)
         if not _is_of(key, NEVER_MATTERS)
     ]
     if then.data_fingerprint != run.data_fingerprint:
@@ -147,6 +152,14 @@ def _refuse_another_run(checkpoint: Checkpoint, run: RunIdentity, world_size: in
         say(f"  {line}")
     for key, before, now in differences(then.environment, run.environment):
         say(f"note: {key} was {before}, now {now}: the last bits may differ from an uninterrupted run")
+
+
+def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe with the default of each key that the version that saved it did not have."""
+    try:
+        return recipe_values(Recipe.model_validate(values))
+    except ValidationError:
+        return values
 
 
 def _is_of(key: str, names: tuple[str, ...]) -> bool:

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from peft_instruct.adapter.storage import LOCK
-from peft_instruct.commands.resuming import begin
+from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
 from peft_instruct.commands.train import train
 from peft_instruct.commands.train_run import Run
 from peft_instruct.errors import AdapterError, PeftInstructError, RecipeError, Stopped
+from peft_instruct.recipe import load_recipe
+from peft_instruct.recipe.writing import recipe_values
 from peft_instruct.training.checkpoints import SET_ASIDE, CheckpointManifest, checkpoint_folder, commit, verify
+from peft_instruct.training.resumable import RunIdentity
 
 SMALL = ("training.max_steps=6", "training.batch_size=4", "data.limit=12", "training.log_every=1", "evaluation.rows=0",
          "samples.count=0", "training.warmup=0", "data.validation_fraction=0")  # fmt: skip
@@ -287,3 +290,24 @@ def test_a_run_given_no_more_steps_than_it_has_done_trains_none(tiny_recipe: Pat
     changes = [*SMALL, f"training.max_steps={max_steps}"]
     assert train(str(tiny_recipe), changes, out=out, allow_changes=True, say=silent).num_steps == 3
     assert weights_of(out) == reached
+
+
+def test_a_key_that_an_earlier_version_did_not_have_counts_as_its_default(tiny_recipe: Path, tmp_path: Path) -> None:
+    then = recipe_values(load_recipe(str(tiny_recipe)))
+    del then["training"]["weight_decay"], then["speed"]
+    committed(tmp_path, 3, then)
+
+    def chosen(*overrides: str) -> Any:
+        run = RunIdentity(recipe=recipe_values(load_recipe(str(tiny_recipe), overrides)))
+        return choose_checkpoint(Resume(), tmp_path, run, 1, silent)
+
+    assert chosen("speed.cache=false", "training.ledger=true").step == 3
+    with pytest.raises(AdapterError, match=r"training\.weight_decay: 0\.0 -> 0\.1"):
+        chosen("training.weight_decay=0.1")
+
+
+def test_a_recipe_that_this_version_does_not_read_is_compared_as_it_is(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = recipe_values(load_recipe(str(tiny_recipe)))
+    committed(tmp_path, 3, {**recipe, "gone": 1})
+    with pytest.raises(AdapterError, match="gone: 1 -> null"):
+        choose_checkpoint(Resume(), tmp_path, RunIdentity(recipe=recipe), 1, silent)
