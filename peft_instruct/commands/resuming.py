@@ -111,7 +111,7 @@ def _named(path: Path, say: Say) -> Checkpoint:
         raise RecipeError(f"--resume: {path} is not there. expected auto, none, a checkpoint or a run's folder.")
     if path.name.startswith("checkpoint-"):
         return verified_with_best(path)
-    checkpoint = newest(path / CHECKPOINTS, say)
+    checkpoint = newest(path / CHECKPOINTS, say, may_rename=False)
     if checkpoint is None:
         raise AdapterError(f"--resume: {path} holds no whole checkpoint. Name one, or start anew with --resume none.")
     return checkpoint

@@ -137,13 +137,19 @@ def _of_another_kind(folder: Path) -> list[str]:
     return problems
 
 
-def newest(checkpoints: Path, say: Say) -> Checkpoint | None:
-    """The newest checkpoint that verifies, together with the best one that it refers to; others are set aside."""
+def newest(checkpoints: Path, say: Say, *, may_rename: bool = True) -> Checkpoint | None:
+    """The newest checkpoint that verifies, together with the best one that it refers to.
+
+    Newer ones are set aside, or only told where this process does not hold the run's lock (`may_rename=False`).
+    """
     for folder in newest_first(checkpoints):
         try:
             return verified_with_best(folder)
         except AdapterError as problem:
-            set_aside(folder, say, str(problem))
+            if may_rename:
+                set_aside(folder, say, str(problem))
+            else:
+                say(str(problem))
     return None
 
 

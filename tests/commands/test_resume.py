@@ -311,3 +311,13 @@ def test_a_recipe_that_this_version_does_not_read_is_compared_as_it_is(tiny_reci
     committed(tmp_path, 3, {**recipe, "gone": 1})
     with pytest.raises(AdapterError, match="gone: 1 -> null"):
         choose_checkpoint(Resume(), tmp_path, RunIdentity(recipe=recipe), 1, silent)
+
+
+def test_a_named_run_of_another_folder_is_not_touched(tmp_path: Path) -> None:
+    """Its lock is not ours: a checkpoint without a manifest may be one that is being written."""
+    there, said = tmp_path / "there.run", list[str]()
+    committed(there, 3), (committed(there, 5) / "manifest.json").unlink()
+    found = choose_checkpoint(Resume(str(there)), tmp_path / "a.run", RunIdentity(), 1, said.append)
+    assert found is not None and found.step == 3
+    assert "checkpoint-5: incomplete" in said[0]
+    assert sorted(path.name for path in (there / "checkpoints").iterdir()) == ["checkpoint-3", "checkpoint-5"]
