@@ -22,8 +22,10 @@ class StopSignals:
     last checkpoint holds is safe. SIGHUP is ignored: a run outlives its terminal.
     """
 
-    def __init__(self, hint: str) -> None:
-        self.hint = hint
+    def __init__(self, command: str, until_saved: str = "") -> None:
+        """`command` goes on with the run; with the options `until_saved` as long as this process has not saved."""
+        self.command, self.until_saved = command, until_saved
+        self.has_saved = False
         self.received: int | None = None
         self.saved_step: int | None = None
         self._is_postponed = False
@@ -40,6 +42,14 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def hint(self) -> str:
+        """What a person types to go on with this run."""
+        return self.command if self.has_saved else f"{self.command}{self.until_saved}"
+
+    def note_saved(self) -> None:
+        """From here on there is a checkpoint of this very run, which `--resume none` would drop."""
+        self.has_saved = True
 
     def requested(self) -> bool:
         return self.received is not None
@@ -67,7 +77,7 @@ class StopSignals:
     def leave(self) -> NoReturn:
         number = signal.Signals(self.received or signal.SIGTERM)
         done = "stopped" if self.saved_step is None else f"saved checkpoint-{self.saved_step}"
-        raise Stopped(f"{number.name}: {done}. Go on with: {self.hint}", 128 + number)
+        raise Stopped(f"{number.name}: {done}. Go on with: {self.hint()}", 128 + number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested():

@@ -133,7 +133,11 @@ def train(
     check_alone()
     recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
     command = _command(recipe_name, overrides, out, if_exists)
-    with StopSignals(command) as signals, claimed(out or ADAPTERS / recipe.name, recipe, if_exists, say) as folder:
+    until_saved = _resume_options(resume, allow_changes)
+    with (
+        StopSignals(command, until_saved) as signals,
+        claimed(out or ADAPTERS / recipe.name, recipe, if_exists, say) as folder,
+    ):
         hub = prepare_environment(hub_ids_of(recipe))
         # Before torch is imported: a base that cannot be had is told at once.
         location = locate(recipe.model.base, recipe.model.revision, hub)
@@ -186,6 +190,13 @@ def _command(recipe_name: str, overrides: Sequence[str], out: Path | None, if_ex
     words += ["--out", str(out)] if out else []
     words += ["--if-exists", if_exists] if if_exists != "refuse" else []
     return shlex.join(words)
+
+
+def _resume_options(resume: str, allow_changes: bool) -> str:
+    """The options, to be appended, that a run needs again until it has a checkpoint of its own."""
+    words = ["--resume", resume] if resume != "auto" else []
+    words += ["--resume-allow-changes"] if allow_changes else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _one_line(text: str, width: int = 110) -> str:

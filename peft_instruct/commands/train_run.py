@@ -107,7 +107,7 @@ class Run:
             if not is_refusal(error):
                 raise
             place = Path(getattr(error, "filename", None) or self.folder)
-            raise refused(error, place, way_back(self.folder / CHECKPOINTS), self.signals.hint) from error
+            raise refused(error, place, way_back(self.folder / CHECKPOINTS), self.signals.hint()) from error
 
     def _to_the_end(self) -> TrainResult:
         """Prepare, measure the base, train, write, read back, prove, measure again, report."""
@@ -248,6 +248,7 @@ class Run:
                 resumed=resumed,
                 stop_requested=self.signals.requested,
                 on_stopped=self.signals.saved,
+                on_saved=self.signals.note_saved,
                 resume_hint=self.signals.hint,
             ),
         )

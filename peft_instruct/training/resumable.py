@@ -59,7 +59,8 @@ class Saving:
         resumed: the verified checkpoint that it goes on from.
         stop_requested: asked at each step; once true, the run saves and leaves.
         on_stopped: called after that save, with its step; does not return.
-        resume_hint: what a person types to go on.
+        on_saved: called after each save.
+        resume_hint: gives what a person types to go on.
     """
 
     identity: RunIdentity = field(default_factory=RunIdentity)
@@ -67,7 +68,8 @@ class Saving:
     resumed: Checkpoint | None = None
     stop_requested: Callable[[], bool] = lambda: False
     on_stopped: Callable[[int], None] = lambda step: None
-    resume_hint: str = ""
+    on_saved: Callable[[], None] = lambda: None
+    resume_hint: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,12 @@ class ResumableTrainer(SFTTrainer):
                     shutil.copyfile(checkpoints.parent / METRICS, folder / METRICS)
                 commit(folder, self._manifest(self.saving.identity))
                 rotate(checkpoints, self.say)
+                self.saving.on_saved()
         except (OSError, SafetensorError) as error:
             if not is_refusal(error):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            raise refused(error, folder, way_back(checkpoints), self.saving.resume_hint) from error
+            raise refused(error, folder, way_back(checkpoints), self.saving.resume_hint()) from error
 
     def _way_back(self) -> str:
         return way_back(Path(self.args.output_dir))

@@ -321,3 +321,13 @@ def test_a_named_run_of_another_folder_is_not_touched(tmp_path: Path) -> None:
     assert found is not None and found.step == 3
     assert "checkpoint-5: incomplete" in said[0]
     assert sorted(path.name for path in (there / "checkpoints").iterdir()) == ["checkpoint-3", "checkpoint-5"]
+
+
+@pytest.mark.parametrize(("at", "options"), [("train: ", " --resume none --resume-allow-changes"), ("step 2/", "")])
+def test_how_to_go_on_names_the_resume_options_until_the_run_has_saved(
+    tiny_recipe: Path, tmp_path: Path, at: str, options: str
+) -> None:
+    """After a save `--resume none` would drop it."""
+    with pytest.raises(Stopped) as caught:
+        train(str(tiny_recipe), SMALL, out=tmp_path / "a", resume="none", allow_changes=True, say=stop_when(at))
+    assert str(caught.value).endswith(f"--out {tmp_path / 'a'}{options}")
