@@ -104,6 +104,12 @@ def test_no_fault_has_done_harm() -> None:
     assert [name for name, part in found.items() if part["failures"] or part["passed"] != part["tried"]] == []
 
 
+def test_the_cost_of_safe_checkpoints_is_that_of_its_result_file() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/checkpoint_overhead.json").read_text(encoding="utf-8"))
+    assert found["overhead"] <= 0.05
+    assert f"rotation add {found['overhead']:.2%} to GPT-2 124M LoRA" in README.replace("\n", " ")
+
+
 @pytest.mark.parametrize("script", ["starter_table", "robustness", "compare_rivals"])
 def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")
