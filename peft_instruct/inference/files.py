@@ -26,7 +26,10 @@ CONVERSATIONS = ("messages", "conversations")
 ASKING = ("instruction", "prompt", *CONVERSATIONS)
 """The columns that ask; a row has one of them."""
 KEPT_PREFIX = "given_"
-"""A column of the file that has the name of one of ours is kept under this prefix."""
+"""A column of the file that has the name of one of ours is kept under this prefix, as often as it takes."""
+OURS = frozenset({"completion", "stopped", "num_tokens", "num_prompt_tokens_cut",
+                  "base_completion", "base_stopped", "base_num_tokens"})  # fmt: skip
+"""Kept apart whether a pass writes them or not: a column of an earlier pass is not taken for one of this."""
 # What acts on a terminal and JSON leaves as it is, and halves of surrogate pairs, which have no bytes in UTF-8.
 _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
@@ -131,7 +134,18 @@ def completed_row(values: dict[str, Any], tuned: Generation, base: Generation | 
         added |= {"base_completion": base.completion, "base_stopped": base.stopped, "base_num_tokens": base.num_tokens}
     if tuned.num_cut:
         added["num_prompt_tokens_cut"] = tuned.num_cut
-    return {**{f"{KEPT_PREFIX}{name}" if name in added else name: value for name, value in values.items()}, **added}
+    return {**_kept(values), **added}
+
+
+def _kept(values: dict[str, Any]) -> dict[str, Any]:
+    """The columns of the file, those with a name of ours under a free one."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        free = name
+        while free in OURS or (free != name and free in values):
+            free = KEPT_PREFIX + free
+        kept[free] = value
+    return kept
 
 
 def json_line(values: dict[str, Any]) -> str:

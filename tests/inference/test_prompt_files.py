@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,20 @@ def test_a_column_with_a_name_of_ours_is_kept_under_another() -> None:
         "stopped": True,
         "num_tokens": 3,
     }
+
+
+def test_no_column_is_lost_or_stale_however_often_a_file_of_ours_is_completed() -> None:
+    row: dict[str, Any] = {"prompt": "Sky?"}
+    for number in range(4):
+        tuned = Generation("p", f"tuned {number}", 3, True, num_cut=12 if number == 0 else 0)
+        base = Generation("p", f"base {number}", 3, True) if number % 2 == 0 else None
+        row = completed_row(row, tuned, base)
+        assert row["completion"] == f"tuned {number}"
+        assert row.get("base_completion") == (f"base {number}" if base else None)
+        assert row.get("num_prompt_tokens_cut") == (12 if number == 0 else None)
+    texts = sorted(str(value) for name, value in row.items() if name.endswith("completion"))
+    assert texts == ["base 0", "base 2", "tuned 0", "tuned 1", "tuned 2", "tuned 3"]
+    assert 12 in row.values()
 
 
 def test_a_cut_prompt_and_the_bases_completion_stand_in_the_row() -> None:
