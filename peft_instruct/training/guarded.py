@@ -186,10 +186,13 @@ class GuardedTrainer(ResumableTrainer):
 
     def own_state(self) -> dict[str, Any]:
         """A run that goes on splits its batches as it did before, so that it rounds as it did before."""
-        return {"rows_at_once": self.rows_at_once, "is_checkpointing": self.is_recomputing()}
+        # Of a run that was not split it is no bound: it may go on with larger batches.
+        rows = self.rows_at_once if self.rows_at_once < self._most_rows() else None
+        return {"rows_at_once": rows, "is_checkpointing": self.is_recomputing()}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
-        self.rows_at_once = min(self.rows_at_once, state["rows_at_once"])
+        if state["rows_at_once"] is not None:
+            self.rows_at_once = min(self.rows_at_once, state["rows_at_once"])
         if self.may_checkpoint and state.get("is_checkpointing"):
             self._checkpoint_activations()
 

@@ -284,6 +284,14 @@ def test_what_does_not_fit_row_by_row_is_recomputed_in_backward_to_the_same_resu
 
 
 def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows_at_once", "restored"), [(8, 32), (2, 2)])
+def test_only_a_run_that_was_split_goes_on_split(make_trainer: Any, rows_at_once: int, restored: int) -> None:
+    before, after = (make_trainer(f"training.batch_size={size}") for size in (8, 32))
+    before.rows_at_once = rows_at_once
+    after.restore_own_state(before.own_state())
+    assert after.rows_at_once == restored
+
+
     shared = ("training.max_steps=2", "training.batch_tokens=512", "training.accumulation=2", *STEADY)
     said: list[str] = []
     short, plain = (make_trainer(*shared, folder=tmp_path / name) for name in ("short", "plain"))
