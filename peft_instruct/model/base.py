@@ -21,14 +21,13 @@ from transformers import (
 
 from peft_instruct.errors import ModelError, RecipeError, UnavailableError
 from peft_instruct.model.device import DTYPES, Compute
+from peft_instruct.model.dropout import set_dropout
 from peft_instruct.model.kernels import use_fast_kernels
 from peft_instruct.model.location import Location, read_config, weight_files
 from peft_instruct.model.tokenizer import check_fits, load_tokenizer
 from peft_instruct.recipe.model_section import Architecture, ModelSection
 
 _POSITION_KEYS = ("n_positions", "max_position_embeddings")
-_DROPOUT_KEYS = ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "embed_dropout", "resid_dropout",
-                 "hidden_dropout")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def load_base(
         config.eos_token_id = tokenizer.eos_token_id
     model.config.use_cache = True
     if section.dropout is not None:
-        _set_dropout(model, section.dropout)
+        set_dropout(model, section.dropout)
     if section.quantization == "none":
         model.to(compute.torch_device)
     if section.kernels == "fast":
@@ -189,15 +188,6 @@ def _random_model(
     set_seed(seed)
     attention = {} if section.attention == "auto" else {"attn_implementation": section.attention}
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention)
-
-
-def _set_dropout(model: PreTrainedModel, probability: float) -> None:
-    for key in _DROPOUT_KEYS:
-        if hasattr(model.config, key):
-            setattr(model.config, key, probability)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = probability
 
 
 def _positions(config: dict[str, Any]) -> int:

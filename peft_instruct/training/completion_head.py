@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.model.dropout import has_dropout
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
@@ -42,14 +43,14 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
     if any(getattr(config, name, None) is not None for name in _RESHAPED_LOGITS) or not speed.completion_head:
         return
     patched_by_trl = model.forward
-    has_dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    is_random = has_dropout(model)
 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head or labels is None or labels.device.type == "cuda":
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
-        may_share = speed.shared_preamble and not args and not (self.training and has_dropout)
+        may_share = speed.shared_preamble and not args and not (self.training and is_random)
         shared = shared_preamble_length(self, labels, kwargs) if may_share else 0
         if shared:
             hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs)[:, :-1]

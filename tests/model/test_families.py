@@ -22,6 +22,7 @@ from peft_instruct.errors import RecipeError
 from peft_instruct.model.adapters import lora_config, make_trainable
 from peft_instruct.model.base import Base
 from peft_instruct.model.device import Compute
+from peft_instruct.model.dropout import has_dropout, set_dropout
 from peft_instruct.model.families import FAMILIES, is_conv1d_family, resolve_targets
 from peft_instruct.model.location import Location
 from peft_instruct.recipe.model_section import MethodSection
@@ -88,6 +89,21 @@ def _inside_block(name: str) -> str:
     parts = name.split(".")
     number = next(position for position, part in enumerate(parts) if part.isdigit())
     return ".".join(parts[number + 1 :])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_dropout_that_is_set_drops_in_attention_and_is_seen(family: str) -> None:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation="eager").train()
+    ids = torch.arange(12)[None]
+    set_dropout(model, 0.0)
+    assert not has_dropout(model) and model(ids).logits.equal(model(ids).logits)
+    set_dropout(model, 0.5)
+    if family == "gpt_neox":  # what is left of both kinds is attention's alone
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    assert has_dropout(model) and not model(ids).logits.equal(model(ids).logits)
 
 
 def test_every_family_is_tried_here() -> None:
