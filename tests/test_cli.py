@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 import time
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from peft_instruct.cli import cli
+from peft_instruct.cli.output import show
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -80,6 +84,18 @@ def test_json_is_one_document_on_stdout(tiny_adapter_folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert isinstance(json.loads(done.stdout), dict), arguments
         assert "\x1b" not in done.stdout
+
+
+def test_what_a_parquet_file_holds_and_json_does_not_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    class Of:
+        def record(self) -> dict[str, Any]:
+            return {"day": date(2030, 1, 2), "price": Decimal("1.50"), "raw": b"\x00"}
+
+        def text(self) -> str:
+            return ""
+
+    show(Of(), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"day": "2030-01-02", "price": "1.50", "raw": "b'\\x00'"}
 
 
 def test_escapes_of_a_model_or_a_file_act_on_no_terminal(tmp_path: Path) -> None:

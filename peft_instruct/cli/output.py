@@ -59,9 +59,10 @@ def say(line: str) -> None:
 
 
 def show(result: Result, as_json: bool) -> None:
-    # What models and data say acts on no terminal: escapes are shown, JSON is ASCII.
+    # What models and data say acts on no terminal: escapes are shown, JSON is ASCII. What JSON has no type for (a date
+    # of a parquet file) becomes text.
     try:
-        click.echo(json.dumps(result.record(), indent=2) if as_json else safe_text(result.text()))
+        click.echo(json.dumps(result.record(), indent=2, default=str) if as_json else safe_text(result.text()))
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise
