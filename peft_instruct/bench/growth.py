@@ -109,6 +109,7 @@ def _around(row: BenchRow) -> str:
     cell = row.cell
     held = {
         "method": cell.method,
+        "precision": cell.precision if cell.precision != "auto" else "",
         "rank": f"rank {cell.rank}" if cell.rank else "",
         "batch": f"batch {cell.batch_size}",
         "length": f"length {cell.max_length}",

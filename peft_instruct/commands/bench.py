@@ -77,7 +77,9 @@ class CompareResult:
 
     def text(self) -> str:
         lines = [text_table(self._header, self._rows()), ""]
-        lines += ["ratio: tokens/s by those of the first measured line of the same method, precision, batch and length"]
+        lines += [
+            "ratio: tokens/s by those of the first measured line of the same method, rank, precision, batch and length"
+        ]
         lines += [f"note: {note}" for note in self.comparison.notes]
         lines += _remarks([line.row for line in self.comparison.lines])
         return "\n".join([*lines, f"plot: {self.plot}"] if self.plot else lines)

@@ -23,12 +23,13 @@ def write_compare_plot(path: Path, comparison: Comparison) -> None:
     bars = []
     for line in comparison.lines:
         cell, found = line.row.cell, line.row.measurement
-        label = f"{line.file}: {cell.device} {cell.method} {cell.precision} {cell.batch_size}×{cell.max_length}"
+        device, precision = (found.device, found.dtype) if found else (cell.device, cell.precision)
+        rank = f" rank {cell.rank}" if cell.rank else ""
+        label = f"{line.file}: {device} {cell.method}{rank} {precision} {cell.batch_size}×{cell.max_length}"
         if found is None:
             bars.append(Bar(label, note=reason_line(line.row)))
         else:
             speed = found.tokens_per_second
-            label = f"{line.file}: {found.device} {cell.method} {found.dtype} {cell.batch_size}×{cell.max_length}"
             bars.append(Bar(label, speed.median, speed.smallest, speed.largest, found.memory.peak_bytes))
     _write(path, bench_plot_svg(bars))
 

@@ -162,6 +162,15 @@ def test_growth_is_of_the_points_that_were_measured_and_is_said() -> None:
     ]
 
 
+def test_the_precisions_of_a_sweep_are_told_apart() -> None:
+    rows = [point(batch, 0.25) for batch in (2, 8)]
+    both = [row.model_copy(update={"cell": row.cell.model_copy(update={"precision": precision})})
+            for precision in ("fp32", "bf16") for row in rows]  # fmt: skip
+    assert [found.around for found in growths(both)] == [
+        f"lora, {precision}, rank 4, length 64" for precision in ("fp32", "bf16")
+    ]
+
+
 def test_one_point_has_no_growth_and_methods_have_no_exponent() -> None:
     (one,) = growths([point(8, 0.25)])
     assert one.seconds_exponent is None and growth_lines(one) == []

@@ -122,7 +122,8 @@ def test_compare_writes_one_table_with_ratios_in_text_and_markdown_and_a_plot(
     assert found.text().count("1.00×") == 2
     assert found.markdown().count("\n") == 5
     assert [line["file"] for line in found.record()["lines"]] == ["a.json", "b.json", "a.json", "b.json"]
-    assert "absent: cuda is not here" in "".join(ElementTree.parse(plot).getroot().itertext())
+    drawn = "".join(ElementTree.parse(plot).getroot().itertext())
+    assert "absent: cuda is not here" in drawn and "a.json: cpu lora rank 4 fp32" in drawn
 
 
 def test_a_sweep_is_measured_fitted_said_and_drawn(
