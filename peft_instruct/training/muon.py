@@ -7,6 +7,7 @@ for training from scratch. Embeddings, the head, biases and norms are AdamW's in
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,15 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
         self._share_groups()
+
+    @property
+    def state(self) -> defaultdict[torch.Tensor, Any]:
+        """The moments of both, by parameter: what is checked before a save."""
+        return defaultdict(dict, {**self.muon.state, **self.adamw.state})
+
+    @state.setter
+    def state(self, value: defaultdict[torch.Tensor, Any]) -> None:
+        """torch's constructor puts an empty one here; each of the two has its own."""
 
     def _share_groups(self) -> None:
         """The very dictionaries of the two, so that what a schedule writes is what they read."""

@@ -35,6 +35,19 @@ def test_it_trains_and_the_schedule_reaches_both_parts(make_trainer: Any) -> Non
     assert rates.pop() < 0.01
 
 
+def test_the_moments_of_both_are_looked_at_before_a_save(make_trainer: Any) -> None:
+    trainer = make_trainer("method.kind=full")
+    trainer.optimizer = optimizer = MuonAndAdamW(trainer.model, 1e-2, 0.1, (0.9, 0.99), 1e-8)
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert len(optimizer.state) == len(list(trainer.model.parameters()))
+    assert trainer._moments_not_finite() == []
+    for part, moment in ((optimizer.muon, "momentum_buffer"), (optimizer.adamw, "exp_avg")):
+        next(iter(part.state.values()))[moment].view(-1)[0] = torch.inf
+    assert trainer._moments_not_finite() == ["optimizer momentum_buffer", "optimizer exp_avg"]
+
+
 def test_a_saved_state_continues_as_the_original_does(make_trainer: Any) -> None:
     """Two optimizers on equal models, one restored from the other's state: the next step is the same, bit for bit."""
     models = [make_trainer("method.kind=full").model for _ in range(2)]
