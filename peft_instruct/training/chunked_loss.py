@@ -19,9 +19,9 @@ ROWS_OF_CHUNK = 32
 """Blocks are filled up to a multiple of these: oneDNN compiles, and keeps, a kernel for every shape."""
 
 
-def can_chunk(head: torch.nn.Module, hidden: torch.Tensor) -> bool:
+def can_chunk(head: torch.nn.Module, dtype: torch.dtype) -> bool:
     """Whether a language-model head is a plain matrix in a type whose smallest numbers hold a probability."""
-    return type(head) is torch.nn.Linear and head.bias is None and _arithmetic(hidden) != torch.float16
+    return type(head) is torch.nn.Linear and head.bias is None and dtype != torch.float16
 
 
 def chunked_losses(
@@ -35,7 +35,8 @@ def chunked_losses(
     return losses_N, is_top1_N
 
 
-def _arithmetic(hidden: torch.Tensor) -> torch.dtype:
+def arithmetic(hidden: torch.Tensor) -> torch.dtype:
+    """The type that products of hidden states are computed in here."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
@@ -43,7 +44,7 @@ def _arithmetic(hidden: torch.Tensor) -> torch.dtype:
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> Any:
-        dtype = _arithmetic(hidden_ND)
+        dtype = arithmetic(hidden_ND)
         ctx.dtypes = hidden_ND.dtype, weight_VD.dtype
         learns_hidden, learns_weight, _ = ctx.needs_input_grad
         hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)

@@ -18,7 +18,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.recipe.training_section import SpeedSection
-from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
+from peft_instruct.training.chunked_loss import arithmetic, can_chunk, chunked_losses
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 
@@ -61,7 +61,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
         head, hidden_ND = self.get_output_embeddings(), hidden_BTD[learned_BT]
-        if can_chunk(head, hidden_ND):
+        if can_chunk(head, arithmetic(hidden_ND)):
             losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N)
         else:
             logits_NV = head(hidden_ND).float()

@@ -109,7 +109,7 @@ class GuardedTrainer(ResumableTrainer):
         rows = min(max(len(batch["input_ids"]) for batch in self._open.batches), self.rows_at_once)
         longest = max(batch["input_ids"].shape[1] for batch in self._open.batches)
         is_checkpointing = self.is_recomputing()
-        needs = pass_memory(self.model, self._open.batches, rows, is_checkpointing)
+        needs = pass_memory(self.model, self._open.batches, rows, is_checkpointing, self._dtype())
         at = f"out of memory at step {self.state.global_step + 1} with passes of {rows} rows"
         # Several processes must do the same, and the others do not know of it.
         is_alone = self.args.world_size == 1
@@ -136,6 +136,9 @@ class GuardedTrainer(ResumableTrainer):
 
     def _most_rows(self) -> int:
         return len(self.train_dataset) if self.batch_tokens else self.args.per_device_train_batch_size
+
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
 
     def _begin_step_anew(self) -> None:
         self.model.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from peft_instruct.errors import PeftInstructError, is_out_of_memory
 from peft_instruct.training.guarded import MOST_SKIPPED_STEPS, passes
+from peft_instruct.training.pass_memory import pass_memory
 from peft_instruct.training.trainer import CompletionTrainer
 
 STEADY = ("training.warmup=0", "training.schedule=constant", "training.evaluate_every=never")
@@ -243,7 +244,7 @@ def test_a_run_that_did_not_fit_equals_one_that_was_started_small(
         assert logged[0] == logged[1]
         assert len(said) == 2
         assert "passes of 2 rows; the batch of 2 x 8 rows and the order of rows stay as they are" in said[1]
-        assert "512 words x 4 bytes, twice" in said[1]
+        assert "512 words x 4 bytes)" in said[1]
 
 
 def test_memory_may_run_out_in_the_middle_of_a_step_of_a_later_epoch(make_trainer: Any, tmp_path: Path) -> None:
@@ -283,7 +284,6 @@ def test_what_does_not_fit_row_by_row_is_recomputed_in_backward_to_the_same_resu
     assert again.is_recomputing() and again.rows_at_once == rows_recomputed
 
 
-def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rows_at_once", "restored"), [(8, 32), (2, 2)])
 def test_only_a_run_that_was_split_goes_on_split(make_trainer: Any, rows_at_once: int, restored: int) -> None:
     before, after = (make_trainer(f"training.batch_size={size}") for size in (8, 32))
@@ -292,6 +292,7 @@ def test_only_a_run_that_was_split_goes_on_split(make_trainer: Any, rows_at_once
     assert after.rows_at_once == restored
 
 
+def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any, tmp_path: Path) -> None:
     shared = ("training.max_steps=2", "training.batch_tokens=512", "training.accumulation=2", *STEADY)
     said: list[str] = []
     short, plain = (make_trainer(*shared, folder=tmp_path / name) for name in ("short", "plain"))
@@ -330,6 +331,16 @@ def test_where_nothing_smaller_is_left_or_allowed_the_arithmetic_is_told(
     assert f"training: out of memory at step 1 {told}" in str(caught.value)
     assert "needed: weights " in str(caught.value)
     assert str(caught.value).endswith(advice)
+
+
+def test_the_arithmetic_counts_the_logits_held_at_once_in_the_type_of_the_training(make_trainer: Any) -> None:
+    """600 learned tokens of 2 layers, 64 wide; fp16 is not computed in blocks."""
+    model = make_trainer().model
+    batch = {name: torch.ones(2, 300, dtype=torch.long) for name in ("input_ids", "labels")}
+    said = [pass_memory(model, [batch], 2, False, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    assert "logits 1.05 MB (512 learned tokens x 512 words x 4 bytes) and activations about 5.22 MB" in said[0]
+    assert "logits 0.52 MB (512 learned tokens x 512 words x 2 bytes) and activations about 2.61 MB" in said[1]
+    assert "logits 2.46 MB (600 learned tokens x 512 words x 4 bytes, twice) and activations about 2.61 MB" in said[2]
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(make_trainer: Any) -> None:
