@@ -284,11 +284,14 @@ def test_a_run_that_was_over_goes_on_where_it_is_given_more_steps(
     assert [line["step"] for line in metrics_of(out)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("max_steps", [2, 3])
+@pytest.mark.parametrize("max_steps", [1, 2])
 def test_a_run_given_no_more_steps_than_it_has_done_trains_none(tiny_recipe: Path, out: Path, max_steps: int) -> None:
-    reached = (out.with_name("a.run") / "checkpoints" / "checkpoint-3" / "adapter_model.safetensors").read_bytes()
+    """In the middle of an epoch, where transformers would take another step."""
+    middle = out.with_name("a.run") / "checkpoints" / "checkpoint-2"
+    reached = weights_of(middle)
     changes = [*SMALL, f"training.max_steps={max_steps}"]
-    assert train(str(tiny_recipe), changes, out=out, allow_changes=True, say=silent).num_steps == 3
+    result = train(str(tiny_recipe), changes, out=out, resume=str(middle), allow_changes=True, say=silent)
+    assert result.num_steps == 2
     assert weights_of(out) == reached
 
 
