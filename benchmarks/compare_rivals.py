@@ -83,7 +83,9 @@ def measure(program: str, asked: dict[str, Any], work: Path) -> dict[str, Any]:
             stdout=log, stderr=log, env=environment, check=False,
         )  # fmt: skip
     if not out.is_file():
-        return {"failed": (work / f"{program}.log").read_text(encoding="utf-8", errors="replace")[-400:]}
+        # The last line alone: the ones before it name places of the machine.
+        said = (work / f"{program}.log").read_text(encoding="utf-8", errors="replace").strip()
+        return {"failed": said.splitlines()[-1][-400:] if said else "said nothing"}
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
