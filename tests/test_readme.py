@@ -104,6 +104,12 @@ def test_no_fault_has_done_harm() -> None:
     assert [name for name, part in found.items() if part["failures"] or part["passed"] != part["tried"]] == []
 
 
+def test_the_seconds_of_preparation_are_those_of_its_result_file() -> None:
+    seconds = json.loads((REPOSITORY / "benchmarks/results/preparation.json").read_text())["median_seconds"]
+    assert f"52,000 rows take {seconds['ours cold']:.1f} s (SFTTrainer's own way" in README
+    assert f"near-duplicates: {seconds['trl cold']:.1f} s),\nand {seconds['ours warm']:.2f} s the next time" in README
+
+
 def test_the_cost_of_safe_checkpoints_is_that_of_its_result_file() -> None:
     found = json.loads((REPOSITORY / "benchmarks/results/checkpoint_overhead.json").read_text(encoding="utf-8"))
     assert found["overhead"] <= 0.05
