@@ -137,6 +137,12 @@ def synchronize(device: str) -> None:
         torch.mps.synchronize()
 
 
+def arithmetic(inputs: torch.Tensor) -> torch.dtype:
+    """The type that a matrix product of these would be computed in here: autocast's where it is on, else their own."""
+    kind = inputs.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+
+
 def environment_stamp(compute: Compute) -> dict[str, Any]:
     """What a figure must be read with: machine, device, arithmetic, threads and versions."""
     return {

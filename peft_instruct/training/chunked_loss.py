@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from peft_instruct.model.device import arithmetic
+
 # N learned positions, B rows of a block, C rows of a chunk, D width, V vocabulary
 
 ROWS_OF_BLOCK = 512
@@ -33,12 +35,6 @@ def chunked_losses(
     """
     losses_N, is_top1_N = _ChunkedLoss.apply(hidden_ND, head.weight, targets_N)
     return losses_N, is_top1_N
-
-
-def arithmetic(hidden: torch.Tensor) -> torch.dtype:
-    """The type that products of hidden states are computed in here."""
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 class _ChunkedLoss(torch.autograd.Function):

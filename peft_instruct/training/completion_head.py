@@ -16,9 +16,10 @@ from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.recipe.training_section import SpeedSection
-from peft_instruct.training.chunked_loss import arithmetic, can_chunk, chunked_losses
+from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from peft_instruct.model.device import arithmetic
+
 # N positions, I inputs, O outputs, R rank
 
 
@@ -32,7 +34,7 @@ def unfuse_lora(model: torch.nn.Module) -> None:
 
 def _forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
-    dtype = _arithmetic(x)
+    dtype = arithmetic(x)
     if (
         name not in self.lora_A
         or args
@@ -52,11 +54,6 @@ def _forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Ten
         x.reshape(-1, x.shape[-1]), weight_IO, layer.bias, a_RI, b_OR, self.scaling[name], dtype
     )
     return out_NO.view(*x.shape[:-1], -1)
-
-
-def _arithmetic(x: torch.Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class _LoraProduct(torch.autograd.Function):
