@@ -1,8 +1,8 @@
 """`data check` on many rows: seconds, memory and findings. `python benchmarks/data_check.py --data alpaca.json`
 
-The rows are those of `benchmarks/preparation.py`: the file's own (the starter's where none is named), repeated with a
-number in every text until there are `--rows`. The command runs as a user types it, in a process of its own, whose
-seconds hold its start and its imports.
+The rows are those of `benchmarks/preparation_memory.py`: the file's own (the starter's where none is named), repeated
+with a number in every text until there are `--rows`. The command runs as a user types it, in a process of its own,
+whose seconds hold its start and its imports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from preparation import make_rows
+from preparation_memory import numbered_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "data_check.json"
@@ -53,7 +53,7 @@ def checked(rows: Path) -> tuple[dict[str, float], dict[str, Any]]:
 def measured(data: Path, count: int, num_rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="data-check-") as folder:
         rows = Path(folder) / "rows.json"
-        make_rows(data, count, rows)
+        numbered_rows(data, count, rows)
         rounds = []
         for _ in range(num_rounds):
             figures, found = checked(rows)

@@ -2,10 +2,11 @@
 
     python benchmarks/preparation.py --base DIR --data alpaca.json
 
-`--base` is a folder with GPT-2 124M (any weights), `--data` any Alpaca-format file: its rows are repeated, each with a
-number in instruction, input and output, until there are `--rows`. Every measurement is a process of its own, with the
-imports before the clock. Ours reads, checks, renders, finds near-duplicates, splits and tokenises. TRL's is its
-documentation's way: `load_dataset`, a `map` to prompt and completion, and the constructor, which tokenises; its seconds
+`--base` is a folder with GPT-2 124M (any weights), `--data` any Alpaca-format file: until there are `--rows`, all its
+rows come again with every word exchanged for another as frequent, the rarest for new ones. So lengths, punctuation and
+frequencies of words are those of real rows, and no near-duplicates are made. Every measurement is a process of its own,
+with the imports before the clock. Ours reads, checks, renders, finds near-duplicates, splits and tokenises. TRL's is
+its documentation's way: `load_dataset`, a `map` to prompt and completion, and the constructor, which tokenises; seconds
 are given with the reading and for the constructor alone. Cold is with an empty cache folder, warm the run after it.
 """
 
@@ -14,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "preparation.json"
 PROGRAMS = ("ours", "trl")
 LENGTH = 512
+TEXTS = ("instruction", "input", "output")
+WORD = re.compile(r"[A-Za-z]+")
+AS_FREQUENT = 20
+"""Words of neighbouring rank that are exchanged for each other."""
 
 
 def ours(rows: Path, base: Path) -> dict[str, Any]:
@@ -79,13 +87,43 @@ def trl(rows: Path, base: Path) -> dict[str, Any]:
 
 
 def make_rows(data: Path, count: int, out: Path) -> None:
+    """Rows of the file, then all of them again with other words, until there are so many."""
+    rows = read_rows(data)
+    words = Counter(word.lower() for row in rows for key in TEXTS for word in WORD.findall(row[key]))
+    chance = random.Random(0)
+    made: list[dict[str, str]] = list(rows)
+    while len(made) < count:
+        others = exchanged(words, chance)
+        made += [{key: in_other_words(row[key], others) for key in TEXTS} for row in rows]
+    out.write_text(json.dumps(made[:count]), encoding="utf-8")
+
+
+def read_rows(data: Path) -> list[dict[str, str]]:
     text = data.read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()] if data.suffix == ".jsonl" else json.loads(text)
-    numbered = (
-        {key: f"{row[key]} ({number})" if row[key].strip() else row[key] for key in ("instruction", "input", "output")}
-        for number, row in ((number, rows[number % len(rows)]) for number in range(count))
-    )
-    out.write_text(json.dumps(list(numbered)), encoding="utf-8")
+    return [{key: row.get(key, "") for key in TEXTS} for row in rows]
+
+
+def exchanged(words: Counter[str], chance: random.Random) -> dict[str, str]:
+    """For every word another that is as frequent; for those that come once one that is in no other row."""
+    ranked = [word for word, _ in words.most_common()]
+    others: list[str] = []
+    for start in range(0, len(ranked), AS_FREQUENT):
+        some = ranked[start : start + AS_FREQUENT]
+        others += chance.sample(some, len(some))
+    pairs = zip(ranked, others, strict=True)
+    return {
+        word: other if words[word] > 1 else other[: len(other) // 2] + chance.choice(ranked)[-3:]
+        for word, other in pairs
+    }
+
+
+def in_other_words(text: str, others: dict[str, str]) -> str:
+    def other(found: re.Match[str]) -> str:
+        word, other = found[0], others[found[0].lower()]
+        return other.upper() if word.isupper() and len(word) > 1 else other.capitalize() if word[0].isupper() else other
+
+    return WORD.sub(other, text)
 
 
 def measured(program: str, rows: Path, base: Path, cache: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Memory that rows take until a trainer may begin, per byte of their file. `python benchmarks/preparation_memory.py`
 
 `--data` is any Alpaca-format file (the starter's rows where none is named): its rows are repeated with a number in
-every text, as in `benchmarks/preparation.py`, until the file has so many rows as asked. Each is prepared in a process
-of its own: read, checked, rendered, split and tokenised, first with nothing in the cache, then out of it. The peak of
-the resident set is told over that of the process before the rows are read, which holds the imports and the tokenizer.
+every text until the file has so many rows as asked. Each is prepared in a process of its own: read, checked, rendered,
+split and tokenised, first with nothing in the cache, then out of it. The peak of the resident set is told over that of
+the process before the rows are read, which holds the imports and the tokenizer.
 """
 
 from __future__ import annotations
@@ -19,10 +19,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from preparation import REPOSITORY, make_rows
+from preparation import REPOSITORY
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "preparation_memory.json"
 STARTER = REPOSITORY / "peft_instruct" / "starter"
+
+
+def numbered_rows(data: Path, count: int, out: Path) -> None:
+    text = data.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()] if data.suffix == ".jsonl" else json.loads(text)
+    numbered = (
+        {key: f"{row[key]} ({number})" if row[key].strip() else row[key] for key in ("instruction", "input", "output")}
+        for number, row in ((number, rows[number % len(rows)]) for number in range(count))
+    )
+    out.write_text(json.dumps(list(numbered)), encoding="utf-8")
 
 
 def prepared(rows: Path, split: str) -> dict[str, Any]:
@@ -94,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="preparation-memory-") as folder:
         for count in asked.rows:
             rows = Path(folder) / f"{count}.json"
-            make_rows(asked.data, count, rows)
+            numbered_rows(asked.data, count, rows)
             for split in asked.splits:
                 for state in ("cold", "cached"):
                     found = measured(rows, split, Path(folder) / f"{count}-{split}")

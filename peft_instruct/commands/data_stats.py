@@ -106,7 +106,7 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
     section = recipe.data
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = [*data.train, *data.validation, *data.test]
-    encoded = list(encode(rows, tokenizer))
+    encoded = encode(rows, tokenizer)
     whole, _ = fit(encoded, tokenizer, max_length=sys.maxsize)
     _, report = fit(encoded, tokenizer, max_length=section.max_length)
     stats = _stats(target, recipe, rows, whole, report, data.notes)

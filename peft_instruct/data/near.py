@@ -1,27 +1,39 @@
-"""Rows that say nearly the same: candidates by MinHash (rensa), each confirmed by the exact similarity.
+"""Rows that say nearly the same: every pair, found by its rarest words and confirmed by the exact similarity.
 
 Two rows are near-duplicates when the Jaccard similarity of their words and neighbouring pairs of words, case and
 punctuation aside, is at least `NEAR`. Pairs of words keep `dog bites man` apart from `man bites dog`; single words
 keep a short row with one word changed together with its original.
+
+Two such rows x and y share k of the |x| - ceil(NEAR |x|) + k rarest features of x, and so of y (Chaudhuri, Ganti and
+Kaushik, A Primitive Operator for Similarity Joins in Data Cleaning, 2006, for k = 1): only rows that do are compared.
 """
+
+# R texts, W words of all of them, F features of all of them, E features by which texts are looked up
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
+
+import numpy as np
+
+from peft_instruct.data.table import ranges
 
 NEAR = 0.7
 """Least similarity of near-duplicates."""
-NUM_PERMUTATIONS, NUM_BANDS = 128, 32
-"""A pair of similarity s becomes a candidate with probability 1 - (1 - s^4)^32: 0.9998 at 0.7, one in a million is
-missed at 0.77 (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4.2)."""
 MOST_COMPARED = 1000
 """Candidates of a row that are compared exactly; only data of one template has more."""
-_BATCH = 2048
-_REMEMBERED = 20_000
+LEAST_SHARED = 4
+_BATCH = 512
+_WORD_BITS = 26
+_COUNT_PLACE = 2 * _WORD_BITS + 1
+"""A key is a word's number, the next word's and how often the two come; so many words do not fit into memory."""
+_COUNT_STEPS = 50
+_HASH_BITS = 22
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 # Scripts without spaces between words: each character is a word. Hiragana to Han, Thai to Burmese, Khmer.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -55,23 +67,22 @@ def normal_form(text: str) -> str:
     return " ".join(_WORD.findall(text.casefold())) or text.strip()
 
 
-def features(normal: str) -> frozenset[str]:
-    """Words and neighbouring pairs of words of a text in normal form."""
-    words = normal.split(" ")
-    return frozenset([*words, *map(" ".join, pairwise(words))])
-
-
 def near_duplicates(texts: Sequence[str]) -> NearDuplicates:
     """Every group of near-duplicates, as pairs that link it."""
-    first_of: dict[str, int] = {}
+    vocabulary = _Vocabulary()
+    first_of: dict[bytes, int] = {}
     pairs: list[NearPair] = []
+    words, ends = array("i"), array("q", [0])
     for place, text in enumerate(texts):
-        normal = normal_form(text)
-        first = first_of.setdefault(normal, place)
-        if first != place:
+        spelled = array("i", vocabulary.spelled(text))
+        first = first_of.setdefault(spelled.tobytes(), place)
+        if first == place:
+            words += spelled
+            ends.append(len(words))
+        else:
             pairs.append(NearPair(first, place, 1.0))
-    different, num_capped = _linked(list(first_of))
     places = list(first_of.values())
+    different, num_capped = _linked(_Features.of(np.array(words, dtype=np.int64), np.array(ends)))
     pairs += [NearPair(places[pair.first], places[pair.second], pair.similarity) for pair in different]
     return NearDuplicates(tuple(sorted(pairs, key=lambda pair: (pair.second, pair.first))), num_capped)
 
@@ -102,32 +113,121 @@ class Parents:
         self._parents[high] = low
 
 
-def _linked(normal: list[str]) -> tuple[list[NearPair], int]:
-    """Links between different texts, and how many texts had more candidates than were compared."""
-    import rensa
+class _Vocabulary(dict[str, tuple[int, ...]]):
+    """What stands between white space -> the numbers of its words: each is looked at once, however often it comes."""
 
-    index = rensa.RMinHashLSH(NEAR, NUM_PERMUTATIONS, NUM_BANDS)
-    parents = Parents(len(normal))
-    remembered = _Features(normal)
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[str, int] = {}
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        found = self[piece] = tuple(map(self._number, _WORD.findall(piece.casefold())))
+        return found
+
+    def spelled(self, text: str) -> list[int]:
+        """The words of the text's normal form."""
+        words = list(chain.from_iterable(map(self.__getitem__, text.split())))
+        return words or list(map(self._number, text.strip().split(" ")))
+
+    def _number(self, word: str) -> int:
+        return self._numbers.setdefault(word, len(self._numbers))
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Sets of words and neighbouring pairs of words.
+
+    Attributes:
+        keys: of every text, the rarest first, (F,) int64; a key's first bits say how often its feature comes.
+        starts: where each text's begin, (R,) int64.
+        sizes: how many each text has, (R,) int64.
+    """
+
+    keys: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, words_W: np.ndarray, ends: np.ndarray) -> _Features:
+        """Of texts as numbers of words, and where each of them ends, from 0 on, (R + 1,) int64."""
+        keys = np.repeat(words_W, 2)
+        keys[1:-1:2] |= (words_W[1:] + 1) << _WORD_BITS
+        # Behind the last word of a text is no pair, but that word again, which a set has once.
+        keys[2 * ends[1:] - 1] = words_W[ends[1:] - 1]
+        # Counted by hash: how rare a feature is need only be the same in every text.
+        hashes = ((keys.view(np.uint64) * _MIX) >> np.uint64(64 - _HASH_BITS)).view(np.int64)
+        counts = np.bincount(hashes)[hashes]
+        steps = (_COUNT_STEPS * np.log2(np.arange(1, counts.max() + 1))).astype(np.int64)
+        keys |= steps[counts - 1] << _COUNT_PLACE
+        for start, end in pairwise((2 * ends).tolist()):
+            keys[start:end].sort()
+        is_new = np.append(True, keys[1:] != keys[:-1])
+        is_new[2 * ends[:-1]] = True
+        sizes = np.add.reduceat(is_new, 2 * ends[:-1], dtype=np.int64)
+        return cls(keys[is_new], np.cumsum(sizes) - sizes, sizes)
+
+    def __getitem__(self, place: int) -> list[int]:
+        start = self.starts[place]
+        found: list[int] = self.keys[start : start + self.sizes[place]].tolist()
+        return found
+
+    def candidates(self) -> Iterator[tuple[int, list[int], bool]]:
+        """Texts with the earlier ones, ascending, that may be near-duplicates of them, and whether there are more."""
+        num_texts = len(self.sizes)
+        texts_E, keys_E = self._rarest()
+        by_key = np.argsort(keys_E, kind="stable")
+        having = texts_E[by_key]
+        begins = np.append(True, np.diff(keys_E[by_key]) > 0)[: len(by_key)]
+        own = np.argsort(by_key)
+        num_earlier = own - np.flatnonzero(begins)[np.cumsum(begins) - 1][own]
+        counts = np.minimum(num_earlier, MOST_COMPARED)
+        for first in range(0, num_texts, _BATCH):
+            some = slice(*np.searchsorted(texts_E, (first, first + _BATCH)))
+            together = num_texts * np.repeat(texts_E[some], counts[some])
+            together += having[ranges(own[some] - counts[some], counts[some])]
+            pairs, num_shared = np.unique(together, return_counts=True)
+            sizes = np.sort([self.sizes[pairs // num_texts], self.sizes[pairs % num_texts]], axis=0)
+            near = (sizes[0] >= NEAR * sizes[1]) & (num_shared >= np.minimum(_least(sizes[1]), LEAST_SHARED))
+            capped = set(texts_E[some][num_earlier[some] > MOST_COMPARED].tolist())
+            for second, found in groupby(pairs[near].tolist(), key=lambda pair: pair // num_texts):
+                yield second, [pair % num_texts for pair in found], second in capped
+
+    def _rarest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Texts, ascending, and each one's features of which near-duplicates share `LEAST_SHARED`, both (E,)."""
+        counts = np.minimum(self.sizes, self.sizes - _least(self.sizes) + LEAST_SHARED)
+        texts_E = np.repeat(np.arange(len(self.sizes)), counts)
+        keys_E = self.keys[ranges(self.starts, counts)]
+        comes_again = keys_E >> _COUNT_PLACE > 0
+        return texts_E[comes_again], keys_E[comes_again]
+
+
+def _least(sizes: np.ndarray) -> np.ndarray:
+    """How many features a text of that size shares with a near-duplicate at least."""
+    return np.ceil(NEAR * sizes - 1e-9).astype(np.int64)  # 0.7 * 30 is 21
+
+
+def _linked(features: _Features) -> tuple[list[NearPair], int]:
+    """Links between different texts, and how many texts had more candidates than were compared."""
+    parents = Parents(len(features.sizes))
     pairs: list[NearPair] = []
     num_capped = 0
-    for start in range(0, len(normal), _BATCH):
-        sets = [list(remembered[place]) for place in range(start, min(start + _BATCH, len(normal)))]
-        sketches = rensa.RMinHash.from_token_sets(sets, num_perm=NUM_PERMUTATIONS, seed=0)
-        for place, sketch in enumerate(sketches, start):
-            found = index.query(sketch)
-            index.insert(place, sketch)
-            if len(found) > MOST_COMPARED:
-                num_capped += 1
-                found = found[:: -(-len(found) // MOST_COMPARED)]
-            pairs += _links(place, sorted(found), parents, remembered)
+    for place, candidates, is_capped in features.candidates():
+        num_capped += is_capped or len(candidates) > MOST_COMPARED
+        compared = candidates[:: -(-len(candidates) // MOST_COMPARED)]
+        pairs += _links(place, compared, parents, features)
     return pairs, num_capped
 
 
-def _links(place: int, candidates: list[int], parents: Parents, remembered: _Features) -> list[NearPair]:
+def _links(place: int, candidates: list[int], parents: Parents, features: _Features) -> list[NearPair]:
     """The most similar earlier text, and every one that joins another group."""
-    near = [NearPair(other, place, jaccard(remembered[other], remembered[place])) for other in candidates]
-    near = [pair for pair in near if pair.similarity >= NEAR]
+    own = set(features[place])
+    near = []
+    for other in candidates:
+        theirs = features[other]
+        num_shared = len(own.intersection(theirs))
+        similarity = num_shared / (len(own) + len(theirs) - num_shared)
+        if similarity >= NEAR:
+            near.append(NearPair(other, place, similarity))
     closest = max(near, key=lambda pair: pair.similarity, default=None)
     kept = []
     for pair in near:
@@ -135,24 +235,3 @@ def _links(place: int, candidates: list[int], parents: Parents, remembered: _Fea
         parents.join(pair.first, pair.second)
         kept += [pair] if joins or pair is closest else []
     return kept
-
-
-class _Features:
-    """Features by place, the last ones remembered: those of fifty thousand rows would take half a gigabyte."""
-
-    def __init__(self, normal: list[str]) -> None:
-        self._normal = normal
-        self._kept: OrderedDict[int, frozenset[str]] = OrderedDict()
-
-    def __getitem__(self, place: int) -> frozenset[str]:
-        found = self._kept.get(place)
-        if found is None:
-            found = self._kept[place] = features(self._normal[place])
-            if len(self._kept) > _REMEMBERED:
-                self._kept.popitem(last=False)
-        return found
-
-
-def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    shared = len(first & second)
-    return shared / (len(first) + len(second) - shared)

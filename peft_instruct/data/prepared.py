@@ -31,7 +31,7 @@ from peft_instruct.recipe.data_section import DataSection, Source
 
 Say = Callable[[str], None]
 SPLITS = ("train", "validation", "test")
-DECIDING_LIBRARIES = ("tokenizers", "transformers", "rensa", "datasets", "pyarrow", "numpy")
+DECIDING_LIBRARIES = ("tokenizers", "transformers", "datasets", "pyarrow", "numpy")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ONLY_TOKENS = {"max_length", "overlong", "packing"}
 """Keys of the data section that play no part before rows become tokens."""

@@ -103,3 +103,9 @@ class TableBuilder:
             np.array(self._offsets, dtype=np.int64),
             self._origins,
         )
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`start, start + 1, …`, so many of each, one behind the other, int64."""
+    ends = np.cumsum(counts)
+    return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)

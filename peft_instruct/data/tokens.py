@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
+
 from peft_instruct.data.packing import pack
-from peft_instruct.data.table import TableBuilder, TokenTable
+from peft_instruct.data.table import TokenTable, ranges
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.data_section import DataSection
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
 
-_BEFORE_NEWLINES = re.compile(r"(?<=\S)(?=\n)")
 ROWS_AT_ONCE = 4096
 """Rows of one batched call: the tokenizer keeps the texts and places of all tokens of a call, many times their ids."""
+WORDS_AT_ONCE = 512
+"""Words that one thread of the tokenizer takes."""
 LEAST_PROMPT_FRACTION = 4
 """A truncated row keeps at least max_length / 4 of its prompt's end: the response header is in it."""
 
@@ -45,86 +49,110 @@ def text_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return list(encoded["input_ids"])
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Ids of a prompt that are learned (an earlier answer with its stop token), or that are not."""
-
-    ids: list[int]
-    learned: bool
-
-
 def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
     """Ids of prompts, with the beginning-of-text token where the tokenizer itself puts one."""
-    return [_joined(stretches) for stretches in prompt_stretches(tokenizer, prompts)]
+    encoder = _Encoder(tokenizer)
+    for prompt in prompts:
+        encoder.add_prompt(prompt)
+        encoder.end()
+    ids, _, ends = encoder.take()
+    return [ids[start:end].tolist() for start, end in pairwise(ends)]
 
 
-def prompt_stretches(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[Stretch]]:
-    """The prompts as `prompt_ids` gives them, with what is learned of them, from one batched call."""
-    start = start_ids(tokenizer)
-    reader = _PromptReader(tokenizer)
-    plans = [reader.plan(prompt) for prompt in prompts]
-    encoded = text_ids(tokenizer, list(reader.texts))
-    found = []
-    for plan in plans:
-        stretches: list[Stretch] = []
-        for unit, learned in plan:
-            ids = encoded[unit] if isinstance(unit, int) else unit
-            if learned and stretches and stretches[-1].learned:  # the stop token goes with its answer
-                ids = stretches.pop().ids + ids
-            stretches.append(Stretch(ids, learned))
-        begins = bool(start) and _joined(stretches[:1])[: len(start)] == start
-        # A chat template may spell the beginning-of-text token itself; twice is once too often.
-        found.append(stretches if begins or not start else [Stretch(start, False), *stretches])
-    return found
+class _Units(dict[str | int, int]):
+    """Texts, and ids that stand for themselves, numbered as they come."""
+
+    def __missing__(self, unit: str | int) -> int:
+        number = self[unit] = len(self)
+        return number
 
 
-class _PromptReader:
-    """Turns prompts into the texts that are tokenised in one call, and the order in which their ids are joined.
+class _Encoder:
+    """Takes prompts and completions and gives their ids: what comes in many of them is tokenised once."""
 
-    Attributes:
-        texts: of all prompts read so far, and their places.
-    """
+    # U units that have been met, P of them in what was added since the last `take`, N their tokens
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.texts: dict[str, int] = {}
-        self._cuts = splits_before_newlines(tokenizer)
+        self._start = start_ids(tokenizer)
+        self._by_words = is_cut_before_spaces(tokenizer)
         self._named: re.Pattern[str] | None = None
+        self._forget()
+        self._begin()
 
-    def plan(self, prompt: str) -> list[tuple[int | list[int], bool]]:
-        """Places in `texts`, and ids of special tokens, each with whether it is learned."""
-        if not isinstance(prompt, Prompt):
-            return [(self._place(prompt), False)] if prompt else []
-        plan: list[tuple[int | list[int], bool]] = []
+    def add_prompt(self, prompt: str) -> None:
+        parts = list(self._parts(prompt))
+        for token in self._start:
+            # A chat template may spell the beginning-of-text token itself; twice is once too often.
+            if parts[:1] != [(token, False)]:
+                self.add(token, False)
+        for part, learned in parts:
+            self.add(part, learned)
+
+    def add(self, part: str | int, learned: bool) -> None:
+        """A text that is tokenised apart, or an id."""
+        units = _WORDS.findall(part) if self._by_words and isinstance(part, str) else [part]
+        self._numbers.extend(map(self._units.__getitem__, units))
+        self._learned.extend(bytes([learned]) * len(units))
+
+    def end(self) -> None:
+        """The prompt, or the completion, is whole."""
+        self._ends.append(len(self._numbers))
+
+    def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all that was added since the last time: ids, (N,) int32, whether each is learned, (N,) bool, and the ends.
+
+        The ends begin with 0, int64.
+        """
+        self._tokenise()
+        numbers = np.array(self._numbers)
+        starts = np.array(self._unit_starts)
+        lengths_P = np.diff(starts)[numbers]
+        ids = np.array(self._unit_ids)[ranges(starts[numbers], lengths_P)]
+        learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), lengths_P)
+        ends = np.append(0, np.cumsum(lengths_P))[np.array(self._ends)]
+        self._begin()
+        if not self._by_words:  # whole texts do not come again
+            self._forget()
+        return ids, learned, ends
+
+    def _forget(self) -> None:
+        self._units, self._unit_ids, self._unit_starts = _Units(), array("i"), array("q", [0])
+
+    def _begin(self) -> None:
+        self._numbers, self._learned, self._ends = array("i"), bytearray(), array("q", [0])
+
+    def _tokenise(self) -> None:
+        """The units that are new."""
+        units = list(islice(self._units, len(self._unit_starts) - 1, None))
+        texts = [unit for unit in units if isinstance(unit, str)]
+        found = iter((_word_ids if self._by_words else text_ids)(self.tokenizer, texts))
+        for unit in units:
+            self._unit_ids.extend(next(found) if isinstance(unit, str) else [unit])
+            self._unit_starts.append(len(self._unit_ids))
+
+    def _parts(self, prompt: str) -> Iterator[tuple[str | int, bool]]:
+        """Texts that are tokenised apart, and ids of special tokens, each with whether it is learned."""
         text = ""
-        stop = [self.tokenizer.eos_token_id]
-        for span in prompt.spans:
+        for span in prompt.spans if isinstance(prompt, Prompt) else (Span("data", prompt),):
             if span.kind in ("answer", "unlearned_answer"):
-                plan += [(self._place(text), False)] if text else []
+                if text:
+                    yield text, False
                 learned = span.kind == "answer"
-                plan += [(self._place(span.text), learned), (stop, learned)]
+                yield from ((span.text, learned), (self.tokenizer.eos_token_id, learned))
                 text = ""
                 continue
             for number, piece in enumerate(self._pieces(span)):
                 if number % 2:
-                    plan += [(self._place(text), False)] if text else []
-                    plan.append(([self._id(span, piece)], False))
+                    if text:
+                        yield text, False
+                    yield self._id(span, piece), False
                     text = ""
-                    continue
-                for part in self._parts(span, piece):
-                    if self._cuts and part[:1] == "\n" and text and not text[-1].isspace():
-                        plan.append((self._place(text), False))
-                        text = ""
+                else:
                     # Text is tokenised across spans, as other tools tokenise the rendered prompt.
-                    text += part
-        return plan + ([(self._place(text), False)] if text else [])
-
-    def _place(self, text: str) -> int:
-        """Where it stands in `texts`: the words of a template do so once."""
-        return self.texts.setdefault(text, len(self.texts))
-
-    def _parts(self, span: Span, piece: str) -> list[str]:
-        return _BEFORE_NEWLINES.split(piece) if self._cuts and span.kind == "template" else [piece]
+                    text += piece
+        if text:
+            yield text, False
 
     def _pieces(self, span: Span) -> list[str]:
         """Text and names of special tokens in turn, text first."""
@@ -152,11 +180,17 @@ def special_tokens(tokenizer: Tokenizer) -> set[str]:
     return {name for name in {*added, *tokenizer.all_special_tokens} if name}
 
 
-def splits_before_newlines(tokenizer: Tokenizer) -> bool:
-    """Whether text cut between a visible character and a newline has the ids of the whole.
+# What Unicode calls white space, and so does the tokenizer; Python's `\s` has four more.
+_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_WORDS = re.compile(f"[ \n]?[^{_SPACE}]+|[{_SPACE}]+?(?=[ \n][^{_SPACE}]|\\Z)|[{_SPACE}]+[^{_SPACE}]+")
+"""A text cut before each space or newline that a visible character follows, and after each visible one."""
 
-    True of GPT-2's byte-level BPE: its pattern parts the two whatever stands around them, and merges stay within a part
-    (tokenizers, pre_tokenizers/byte_level.rs). A third of an Alpaca row is the template's words, tokenised once then.
+
+def is_cut_before_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether the words of a text, tokenised apart, have the ids of the whole.
+
+    True of GPT-2's byte-level BPE: its pattern parts a text there whatever stands around, and merges stay within a part
+    (tokenizers, pre_tokenizers/byte_level.rs). Of the words of a data set nine in ten have come before.
     """
     from tokenizers import models, pre_tokenizers
 
@@ -173,8 +207,25 @@ def splits_before_newlines(tokenizer: Tokenizer) -> bool:
     )
 
 
-def _joined(stretches: Sequence[Stretch]) -> list[int]:
-    return [token for stretch in stretches for token in stretch.ids]
+def _word_ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+    """As `text_ids`, in half the time for texts that are words."""
+    some = [words[start : start + WORDS_AT_ONCE] for start in range(0, len(words), WORDS_AT_ONCE)]
+    if not some:
+        return []
+    encoded = tokenizer(
+        some,
+        is_split_into_words=True,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    found: list[list[int]] = []
+    for number, those in enumerate(some):
+        ids = encoded["input_ids"][number]
+        ends = np.cumsum(np.bincount(encoded.word_ids(number), minlength=len(those))).tolist()
+        found += [ids[start:end] for start, end in pairwise([0, *ends])]
+    return found
 
 
 def start_ids(tokenizer: Tokenizer) -> list[int]:
@@ -207,49 +258,63 @@ def tokenize(
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of a row before any of them is cut: of its prompt, and of its completion with the stop token."""
+    """Rows before any of them is cut.
 
-    origin: str
-    prompt: list[Stretch]
-    completion: list[int]
+    Attributes:
+        completions: where each row's completion begins in the ids of the table, (R,) int64.
+    """
+
+    table: TokenTable
+    completions: np.ndarray
 
 
-def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Iterator[Encoded]:
+def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
     """The ids of rows of any length, which is what takes the time."""
-    stop = tokenizer.eos_token_id
+    encoder = _Encoder(tokenizer)
+    ids, learned = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
+    offsets, completions = [np.zeros(1, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
-        prompts = prompt_stretches(tokenizer, [row.prompt for row in some])
-        completions = text_ids(tokenizer, [row.completion for row in some])
-        for row, prompt, completion in zip(some, prompts, completions, strict=True):
-            yield Encoded(row.origin, prompt, [*completion, stop])
+        for row in rows[start : start + ROWS_AT_ONCE]:
+            encoder.add_prompt(row.prompt)
+            encoder.end()
+            encoder.add(row.completion, True)
+            encoder.add(tokenizer.eos_token_id, True)
+            encoder.end()
+        some_ids, some_learned, ends = encoder.take()
+        ends += offsets[-1][-1]
+        ids.append(some_ids)
+        learned.append(some_learned)
+        completions.append(ends[1::2])
+        offsets.append(ends[2::2])
+    table = TokenTable(
+        np.concatenate(ids), np.concatenate(learned), np.concatenate(offsets), [row.origin for row in rows]
+    )
+    return Encoded(table, np.concatenate(completions))
 
 
 def fit(
-    rows: Iterable[Encoded], tokenizer: Tokenizer, *, max_length: int, overlong: str = "truncate"
+    rows: Encoded, tokenizer: Tokenizer, *, max_length: int, overlong: str = "truncate"
 ) -> tuple[TokenTable, LengthReport]:
     """As `tokenize`, of rows that are encoded already."""
-    num_start = len(start_ids(tokenizer))
-    kept = TableBuilder()
-    report = LengthReport()
-    overlong_rows: list[str] = []
-    for row in rows:
-        prompt, completion = row.prompt, row.completion
-        report.num_rows += 1
-        length = sum(len(stretch.ids) for stretch in prompt) + len(completion)
-        report.longest = max(report.longest, length)
-        if length > max_length:
-            overlong_rows.append(f"{row.origin}: {length} tokens. expected at most max_length {max_length}.")
-            if overlong == "drop":
-                report.dropped.append(row.origin)
-                continue
-            prompt, completion = _cut(prompt, completion, max_length, num_start, row.origin, report)
-        for stretch in (*prompt, Stretch(completion, True)):
-            kept.extend(stretch.ids, repeat(stretch.learned, len(stretch.ids)))
-        kept.end_row(row.origin)
-    if overlong == "error" and overlong_rows:
-        raise DatasetError.of("data.overlong: error", overlong_rows)
-    table = kept.table()
+    table, lengths = rows.table, rows.table.lengths
+    report = LengthReport(num_rows=len(table), longest=int(lengths.max(initial=0)))
+    too_long = np.flatnonzero(lengths > max_length).tolist()
+    if overlong == "error" and too_long:
+        raise DatasetError.of(
+            "data.overlong: error",
+            [
+                f"{table.origins[row]}: {lengths[row]} tokens. expected at most max_length {max_length}."
+                for row in too_long
+            ],
+        )
+    if overlong == "drop":
+        report.dropped = [table.origins[row] for row in too_long]
+        table = _kept(table, table.learned, np.repeat(lengths <= max_length, lengths))
+    elif too_long:
+        cutter = _Cutter(rows, max_length, len(start_ids(tokenizer)), report)
+        for row in too_long:
+            cutter.cut(row)
+        table = _kept(table, cutter.learned, cutter.kept)
     if not len(table):
         raise DatasetError(
             f"data.max_length: {max_length} leaves none of the {report.num_rows} rows (the longest has "
@@ -257,6 +322,15 @@ def fit(
         )
     report.num_tokens, report.num_completion_tokens = len(table.ids), int(table.learned.sum())
     return table, report
+
+
+def _kept(table: TokenTable, learned: np.ndarray, kept: np.ndarray) -> TokenTable:
+    """The table without the tokens that are not kept, both (N,), and without the rows of which none is."""
+    offsets = np.append(0, np.cumsum(kept))[table.offsets]
+    left = np.flatnonzero(np.diff(offsets))
+    return TokenTable(
+        table.ids[kept], learned[kept], np.append(0, offsets[left + 1]), [table.origins[row] for row in left.tolist()]
+    )
 
 
 def model_rows(
@@ -273,28 +347,29 @@ def model_rows(
     return (pack(tokens, section.max_length) if section.packing else tokens), report
 
 
-def _cut(
-    prompt: list[Stretch], completion: list[int], max_length: int, num_start: int, origin: str, report: LengthReport
-) -> tuple[list[Stretch], list[int]]:
-    length = sum(len(stretch.ids) for stretch in prompt)
-    keep = max(max_length - len(completion), min(length, max_length // LEAST_PROMPT_FRACTION))
-    if keep < length:
-        report.truncated.append(origin)
-        prompt, length = _keep_end(prompt, keep, num_start), keep
-    if length + len(completion) > max_length:
-        report.stopless.append(origin)
-        completion = completion[: max_length - length]
-    return prompt, completion
+class _Cutter:
+    """Shortens rows of a table: marks the tokens that stay, and those that are still learned, both (N,) bool."""
 
+    def __init__(self, rows: Encoded, max_length: int, num_start: int, report: LengthReport) -> None:
+        self.rows, self.max_length, self.num_start, self.report = rows, max_length, num_start, report
+        self.kept = np.ones_like(rows.table.learned)
+        self.learned = rows.table.learned.copy()
 
-def _keep_end(prompt: list[Stretch], count: int, num_start: int) -> list[Stretch]:
-    """As `keep_end`; an answer that has lost its beginning is no longer learned."""
-    ids = keep_end(_joined(prompt), count, num_start)
-    kept: list[Stretch] = []
-    end = len(ids)
-    for stretch in reversed(prompt):
-        begin = max(end - len(stretch.ids), num_start)
-        if begin < end:
-            kept.insert(0, Stretch(ids[begin:end], stretch.learned and end - begin == len(stretch.ids)))
-            end = begin
-    return [Stretch(ids[:end], False), *kept] if end else kept
+    def cut(self, row: int) -> None:
+        table, begin = self.rows.table, int(self.rows.completions[row])
+        start, end = table.offsets[row : row + 2].tolist()
+        length = begin - start
+        keep = max(self.max_length - (end - begin), min(length, self.max_length // LEAST_PROMPT_FRACTION))
+        if keep < length:
+            self.report.truncated.append(table.origins[row])
+            first = start + self.num_start
+            last = min(first + length - keep, begin)
+            self.kept[first:last] = False
+            # An answer that has lost its beginning is no longer learned.
+            rest = self.learned[last:begin]
+            if self.learned[last - 1] and rest[:1].any():
+                rest[: rest.argmin() or len(rest)] = False
+            length = keep
+        if length + end - begin > self.max_length:
+            self.report.stopless.append(table.origins[row])
+            self.kept[begin + self.max_length - length : end] = False

@@ -1,4 +1,4 @@
-"""Near-duplicates: found by MinHash, held against an exact search that shares no code with it."""
+"""Near-duplicates: held against an exact search that shares no code with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from peft_instruct.data.near import NEAR, features, groups_of, near_duplicates, normal_form
+from peft_instruct.data.near import NEAR, groups_of, near_duplicates, normal_form
 from peft_instruct.data.prepare import read_source
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.types import PromptCompletion
@@ -172,7 +172,6 @@ def test_normal_form_leaves_case_punctuation_and_space_aside() -> None:
 
 
 def test_similarity_is_that_of_words_and_pairs_of_words() -> None:
-    assert features("a b c") == {"a", "b", "c", "a b", "b c"}
     text = " ".join(f"w{number}" for number in range(20))
     (pair,) = near_duplicates([text, text.replace("w19", "other")]).pairs
     # 20 words and 19 pairs of them; the last word and the last pair differ.

@@ -14,7 +14,7 @@ from tiny import END_OF_TEXT, VOCABULARY, tiny_rows, write_tiny_tokenizer
 from peft_instruct.data import tokens as tokens_module
 from peft_instruct.data.packing import pack
 from peft_instruct.data.templates import ALPACA, PLAIN
-from peft_instruct.data.tokens import prompt_ids, splits_before_newlines, text_ids, tokenize
+from peft_instruct.data.tokens import is_cut_before_spaces, prompt_ids, text_ids, tokenize
 from peft_instruct.data.types import IGNORED_LABEL, Prompt, PromptCompletion, Span, Tokens
 from peft_instruct.errors import DatasetError
 
@@ -251,7 +251,7 @@ def test_a_template_tokenised_in_parts_has_the_ids_of_the_whole(
     gpt2_tokenizer: Any, template: str, instruction: str
 ) -> None:
     """The words of a template are tokenised once for all rows: GPT-2's pattern always parts before these newlines."""
-    assert splits_before_newlines(gpt2_tokenizer)
+    assert is_cut_before_spaces(gpt2_tokenizer)
     prompt = Prompt([Span("template", template), Span("data", instruction), Span("template", f"{template}\n\nA:\n")])
     assert prompt_ids(gpt2_tokenizer, [prompt]) == text_ids(gpt2_tokenizer, [str(prompt)])
 
@@ -259,7 +259,7 @@ def test_a_template_tokenised_in_parts_has_the_ids_of_the_whole(
 def test_a_tokenizer_of_another_kind_reads_templates_whole(gpt2_tokenizer: Any) -> None:
     from tokenizers import normalizers
 
-    assert not splits_before_newlines(LETTERS)
+    assert not is_cut_before_spaces(LETTERS)
     changed = copy.deepcopy(gpt2_tokenizer)
     changed.backend_tokenizer.normalizer = normalizers.Strip()
-    assert not splits_before_newlines(changed)
+    assert not is_cut_before_spaces(changed)

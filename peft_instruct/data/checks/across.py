@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from peft_instruct.data.checks.catalogue import Finding
 from peft_instruct.data.checks.parts import RowParts
-from peft_instruct.data.near import NEAR, features, jaccard, near_duplicates, normal_form
+from peft_instruct.data.near import near_duplicates, normal_form
 
 TOLD_AS_NEAR = 0.85
 """Least similarity that is told. Splits keep rows together from `near.NEAR` on, where parting them would be the
@@ -33,7 +33,7 @@ def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) ->
         if first is not row:
             told.add(row.origin)
             yield Finding("duplicate", row.origin, "", f"as {first.origin}")
-        elif other != answer and jaccard(features(other), features(answer)) < NEAR:
+        elif other != answer and not near_duplicates([other, answer]).pairs:
             told.add(row.origin)
             yield Finding("contradiction", row.origin, "", f"{asking.origin} answers {asking.answer[:60]!r}")
     yield from _one_answer(rows, answers)
