@@ -100,15 +100,16 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
         PeftInstructError: the rows, the recipe or the tokenizer cannot be read.
     """
     from peft_instruct.commands.data_lengths import rows_and_tokenizer
-    from peft_instruct.data.tokens import encode, fit
+    from peft_instruct.data.limits import fit
+    from peft_instruct.data.tokens import encode
 
     recipe = recipe_of(target, overrides)
     section = recipe.data
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = [*data.train, *data.validation, *data.test]
     encoded = encode(rows, tokenizer)
-    whole, _ = fit(encoded, tokenizer, max_length=sys.maxsize)
-    _, report = fit(encoded, tokenizer, max_length=section.max_length)
+    whole, _ = fit(encoded, max_length=sys.maxsize)
+    _, report = fit(encoded, max_length=section.max_length)
     stats = _stats(target, recipe, rows, whole, report, data.notes)
     if svg is not None:
         from peft_instruct.report.plots import histogram_svg

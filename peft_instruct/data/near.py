@@ -8,7 +8,7 @@ Two such rows x and y share k of the |x| - ceil(NEAR |x|) + k rarest features of
 Kaushik, A Primitive Operator for Similarity Joins in Data Cleaning, 2006, for k = 1): only rows that do are compared.
 """
 
-# R texts, W words of all of them, F features of all of them, E features by which texts are looked up
+# R texts, P pieces of them, W words of all of them, F features of all of them, E features by which texts are looked up
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from itertools import chain, groupby, pairwise
 import numpy as np
 
 from peft_instruct.data.table import ranges
+from peft_instruct.data.words import Words
 
 NEAR = 0.7
 """Least similarity of near-duplicates."""
@@ -69,22 +70,22 @@ def normal_form(text: str) -> str:
 
 def near_duplicates(texts: Sequence[str]) -> NearDuplicates:
     """Every group of near-duplicates, as pairs that link it."""
-    vocabulary = _Vocabulary()
-    first_of: dict[bytes, int] = {}
-    pairs: list[NearPair] = []
-    words, ends = array("i"), array("q", [0])
-    for place, text in enumerate(texts):
-        spelled = array("i", vocabulary.spelled(text))
-        first = first_of.setdefault(spelled.tobytes(), place)
-        if first == place:
-            words += spelled
-            ends.append(len(words))
-        else:
-            pairs.append(NearPair(first, place, 1.0))
-    places = list(first_of.values())
-    different, num_capped = _linked(_Features.of(np.array(words, dtype=np.int64), np.array(ends)))
-    pairs += [NearPair(places[pair.first], places[pair.second], pair.similarity) for pair in different]
+    if not texts:
+        return NearDuplicates((), 0)
+    words, ends = _spelled(texts)
+    firsts = _firsts(words, ends)
+    pairs = [NearPair(first, place, 1.0) for place, first in enumerate(firsts) if first != place]
+    places = np.flatnonzero(firsts == np.arange(len(texts)))
+    counts = np.diff(ends)[places]
+    different, num_capped = _linked(_Features.of(words[ranges(ends[places], counts)], np.append(0, np.cumsum(counts))))
+    pairs += [NearPair(int(places[pair.first]), int(places[pair.second]), pair.similarity) for pair in different]
     return NearDuplicates(tuple(sorted(pairs, key=lambda pair: (pair.second, pair.first))), num_capped)
+
+
+def first_alike(texts: Sequence[str]) -> list[int]:
+    """For each text the place of the first one of the same normal form."""
+    found: list[int] = _firsts(*_spelled(texts)).tolist()
+    return found
 
 
 def groups_of(num_texts: int, pairs: Iterable[NearPair]) -> list[int]:
@@ -113,24 +114,34 @@ class Parents:
         self._parents[high] = low
 
 
-class _Vocabulary(dict[str, tuple[int, ...]]):
-    """What stands between white space -> the numbers of its words: each is looked at once, however often it comes."""
+def _spelled(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The words of the normal form of every text as numbers, (W,) int64, and where each text's end, (R + 1,) from 0."""
+    pieces = Words.of(texts)
+    vocabulary: dict[str, int] = {}
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers: dict[str, int] = {}
+    def numbers(words: Iterable[str]) -> list[int]:
+        return [vocabulary.setdefault(word, len(vocabulary)) for word in words]
 
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        found = self[piece] = tuple(map(self._number, _WORD.findall(piece.casefold())))
-        return found
+    of_pieces, starts = array("q"), array("q", [0])
+    for piece in pieces.distinct:
+        of_pieces.extend(numbers(_WORD.findall(piece.casefold())))
+        starts.append(len(of_pieces))
+    counts_P = np.diff(starts)[pieces.numbers]
+    words = np.array(of_pieces, np.int64)[ranges(np.array(starts)[pieces.numbers], counts_P)]
+    ends = np.append(0, np.cumsum(counts_P))[pieces.ends]
+    without = np.flatnonzero(np.diff(ends) == 0).tolist()
+    signs = [numbers(texts[place].strip().split(" ")) for place in without]
+    words = np.insert(words, np.repeat(ends[without], list(map(len, signs))), list(chain.from_iterable(signs)))
+    for place, those in zip(without, signs, strict=True):
+        ends[place + 1 :] += len(those)
+    return words, ends
 
-    def spelled(self, text: str) -> list[int]:
-        """The words of the text's normal form."""
-        words = list(chain.from_iterable(map(self.__getitem__, text.split())))
-        return words or list(map(self._number, text.strip().split(" ")))
 
-    def _number(self, word: str) -> int:
-        return self._numbers.setdefault(word, len(self._numbers))
+def _firsts(words: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """For each text the place of the first one of the same words, (R,)."""
+    first_of: dict[bytes, int] = {}
+    spelled = (words[start:end].tobytes() for start, end in pairwise(ends.tolist()))
+    return np.array([first_of.setdefault(each, place) for place, each in enumerate(spelled)], np.int64)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from peft_instruct.data.formats import Format, detect_format
@@ -43,6 +45,19 @@ class InstructionData:
     notes: tuple[str, ...]
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Rows refer to nothing in circles; to look for circles among half a million of them takes as long as to read."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@without_collector()
 def read_instruction_data(section: DataSection, seed: int, template: Template | None = None) -> InstructionData:
     """Read, check, render and split everything that the section names.
 

@@ -13,16 +13,16 @@ import re
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
+from peft_instruct.data.limits import Encoded, fit
 from peft_instruct.data.packing import pack
 from peft_instruct.data.table import TokenTable, ranges
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
-from peft_instruct.errors import DatasetError
+from peft_instruct.data.words import Words
 from peft_instruct.recipe.data_section import DataSection
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
@@ -31,8 +31,6 @@ ROWS_AT_ONCE = 4096
 """Rows of one batched call: the tokenizer keeps the texts and places of all tokens of a call, many times their ids."""
 WORDS_AT_ONCE = 512
 """Words that one thread of the tokenizer takes."""
-LEAST_PROMPT_FRACTION = 4
-"""A truncated row keeps at least max_length / 4 of its prompt's end: the response header is in it."""
 
 
 def text_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -60,7 +58,7 @@ def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
 
 
 class _Units(dict[str | int, int]):
-    """Texts, and ids that stand for themselves, numbered as they come."""
+    """Words, and ids that stand for themselves, numbered as they come."""
 
     def __missing__(self, unit: str | int) -> int:
         number = self[unit] = len(self)
@@ -70,7 +68,7 @@ class _Units(dict[str | int, int]):
 class _Encoder:
     """Takes prompts and completions and gives their ids: what comes in many of them is tokenised once."""
 
-    # U units that have been met, P of them in what was added since the last `take`, N their tokens
+    # A parts added since the last `take`, W words of them, N their tokens
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -91,26 +89,32 @@ class _Encoder:
 
     def add(self, part: str | int, learned: bool) -> None:
         """A text that is tokenised apart, or an id."""
-        units = _WORDS.findall(part) if self._by_words and isinstance(part, str) else [part]
-        self._numbers.extend(map(self._units.__getitem__, units))
-        self._learned.extend(bytes([learned]) * len(units))
+        self._texts.append(part if isinstance(part, str) else "")
+        self._ids.append(-1 if isinstance(part, str) else part)
+        self._learned.append(learned)
 
     def end(self) -> None:
         """The prompt, or the completion, is whole."""
-        self._ends.append(len(self._numbers))
+        self._ends.append(len(self._texts))
 
     def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of all that was added since the last time: ids, (N,) int32, whether each is learned, (N,) bool, and the ends.
 
         The ends begin with 0, int64.
         """
+        words = Words.of(self._texts, cut=self._by_words)
+        numbers_W = np.array([self._units[word] for word in words.distinct], np.int64)[words.numbers]
+        those_ids = np.flatnonzero(np.array(self._ids) >= 0)
+        numbers_W = np.insert(numbers_W, words.ends[those_ids], [self._units[self._ids[part]] for part in those_ids])
+        counts_A = np.diff(words.ends)
+        counts_A[those_ids] += 1
         self._tokenise()
-        numbers = np.array(self._numbers)
         starts = np.array(self._unit_starts)
-        lengths_P = np.diff(starts)[numbers]
-        ids = np.array(self._unit_ids)[ranges(starts[numbers], lengths_P)]
-        learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), lengths_P)
-        ends = np.append(0, np.cumsum(lengths_P))[np.array(self._ends)]
+        lengths_W = np.diff(starts)[numbers_W]
+        ids = np.array(self._unit_ids)[ranges(starts[numbers_W], lengths_W)]
+        part_ends = np.append(0, np.cumsum(lengths_W))[np.append(0, np.cumsum(counts_A))]
+        learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), np.diff(part_ends))
+        ends = part_ends[np.array(self._ends)]
         self._begin()
         if not self._by_words:  # whole texts do not come again
             self._forget()
@@ -120,7 +124,8 @@ class _Encoder:
         self._units, self._unit_ids, self._unit_starts = _Units(), array("i"), array("q", [0])
 
     def _begin(self) -> None:
-        self._numbers, self._learned, self._ends = array("i"), bytearray(), array("q", [0])
+        self._texts: list[str] = []
+        self._ids, self._learned, self._ends = array("i"), bytearray(), array("q", [0])
 
     def _tokenise(self) -> None:
         """The units that are new."""
@@ -180,14 +185,8 @@ def special_tokens(tokenizer: Tokenizer) -> set[str]:
     return {name for name in {*added, *tokenizer.all_special_tokens} if name}
 
 
-# What Unicode calls white space, and so does the tokenizer; Python's `\s` has four more.
-_SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-_WORDS = re.compile(f"[ \n]?[^{_SPACE}]+|[{_SPACE}]+?(?=[ \n][^{_SPACE}]|\\Z)|[{_SPACE}]+[^{_SPACE}]+")
-"""A text cut before each space or newline that a visible character follows, and after each visible one."""
-
-
 def is_cut_before_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether the words of a text, tokenised apart, have the ids of the whole.
+    """Whether the pieces of a text (data/words.py), tokenised apart, have the ids of the whole.
 
     True of GPT-2's byte-level BPE: its pattern parts a text there whatever stands around, and merges stay within a part
     (tokenizers, pre_tokenizers/byte_level.rs). Of the words of a data set nine in ten have come before.
@@ -253,19 +252,7 @@ def tokenize(
     Raises:
         DatasetError: `error`, naming every overlong row; or no row is left.
     """
-    return fit(encode(rows, tokenizer), tokenizer, max_length=max_length, overlong=overlong)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows before any of them is cut.
-
-    Attributes:
-        completions: where each row's completion begins in the ids of the table, (R,) int64.
-    """
-
-    table: TokenTable
-    completions: np.ndarray
+    return fit(encode(rows, tokenizer), max_length=max_length, overlong=overlong)
 
 
 def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
@@ -289,48 +276,7 @@ def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
     table = TokenTable(
         np.concatenate(ids), np.concatenate(learned), np.concatenate(offsets), [row.origin for row in rows]
     )
-    return Encoded(table, np.concatenate(completions))
-
-
-def fit(
-    rows: Encoded, tokenizer: Tokenizer, *, max_length: int, overlong: str = "truncate"
-) -> tuple[TokenTable, LengthReport]:
-    """As `tokenize`, of rows that are encoded already."""
-    table, lengths = rows.table, rows.table.lengths
-    report = LengthReport(num_rows=len(table), longest=int(lengths.max(initial=0)))
-    too_long = np.flatnonzero(lengths > max_length).tolist()
-    if overlong == "error" and too_long:
-        raise DatasetError.of(
-            "data.overlong: error",
-            [
-                f"{table.origins[row]}: {lengths[row]} tokens. expected at most max_length {max_length}."
-                for row in too_long
-            ],
-        )
-    if overlong == "drop":
-        report.dropped = [table.origins[row] for row in too_long]
-        table = _kept(table, table.learned, np.repeat(lengths <= max_length, lengths))
-    elif too_long:
-        cutter = _Cutter(rows, max_length, len(start_ids(tokenizer)), report)
-        for row in too_long:
-            cutter.cut(row)
-        table = _kept(table, cutter.learned, cutter.kept)
-    if not len(table):
-        raise DatasetError(
-            f"data.max_length: {max_length} leaves none of the {report.num_rows} rows (the longest has "
-            f"{report.longest} tokens). Raise max_length, or set overlong: truncate."
-        )
-    report.num_tokens, report.num_completion_tokens = len(table.ids), int(table.learned.sum())
-    return table, report
-
-
-def _kept(table: TokenTable, learned: np.ndarray, kept: np.ndarray) -> TokenTable:
-    """The table without the tokens that are not kept, both (N,), and without the rows of which none is."""
-    offsets = np.append(0, np.cumsum(kept))[table.offsets]
-    left = np.flatnonzero(np.diff(offsets))
-    return TokenTable(
-        table.ids[kept], learned[kept], np.append(0, offsets[left + 1]), [table.origins[row] for row in left.tolist()]
-    )
+    return Encoded(table, np.concatenate(completions), len(start_ids(tokenizer)))
 
 
 def model_rows(
@@ -345,31 +291,3 @@ def model_rows(
     limit = sys.maxsize if section.packing else section.max_length
     tokens, report = tokenize(rows, tokenizer, max_length=limit, overlong=section.overlong)
     return (pack(tokens, section.max_length) if section.packing else tokens), report
-
-
-class _Cutter:
-    """Shortens rows of a table: marks the tokens that stay, and those that are still learned, both (N,) bool."""
-
-    def __init__(self, rows: Encoded, max_length: int, num_start: int, report: LengthReport) -> None:
-        self.rows, self.max_length, self.num_start, self.report = rows, max_length, num_start, report
-        self.kept = np.ones_like(rows.table.learned)
-        self.learned = rows.table.learned.copy()
-
-    def cut(self, row: int) -> None:
-        table, begin = self.rows.table, int(self.rows.completions[row])
-        start, end = table.offsets[row : row + 2].tolist()
-        length = begin - start
-        keep = max(self.max_length - (end - begin), min(length, self.max_length // LEAST_PROMPT_FRACTION))
-        if keep < length:
-            self.report.truncated.append(table.origins[row])
-            first = start + self.num_start
-            last = min(first + length - keep, begin)
-            self.kept[first:last] = False
-            # An answer that has lost its beginning is no longer learned.
-            rest = self.learned[last:begin]
-            if self.learned[last - 1] and rest[:1].any():
-                rest[: rest.argmin() or len(rest)] = False
-            length = keep
-        if length + end - begin > self.max_length:
-            self.report.stopless.append(table.origins[row])
-            self.kept[begin + self.max_length - length : end] = False

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from peft_instruct.data.near import NEAR, groups_of, near_duplicates, normal_form
+from peft_instruct.data import near
+from peft_instruct.data.near import NEAR, NearPair, first_alike, groups_of, near_duplicates, normal_form
 from peft_instruct.data.prepare import read_source
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.types import PromptCompletion
@@ -78,6 +81,31 @@ def test_every_exact_pair_is_in_one_group(rows: list[PromptCompletion], pairs: l
     assert [pair for pair in pairs if groups[pair[0]] != groups[pair[1]]] == []
     # What links a group is a pair itself: no group is larger than the exact pairs make it.
     assert {(pair.first, pair.second) for pair in found.pairs} <= set(pairs)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefg"), max_size=14).map(" ".join), max_size=14))
+def test_groups_of_any_texts_are_those_of_the_exact_pairs(texts: list[str]) -> None:
+    found = near_duplicates(texts)
+    exact = [NearPair(*pair, NEAR) for pair in exact_pairs(texts, NEAR)]
+    blank = [place for place, text in enumerate(texts) if not text]
+    exact += [NearPair(blank[0], place, 1.0) for place in blank[1:]]
+    assert groups_of(len(texts), found.pairs) == groups_of(len(texts), exact)
+    assert [texts.index(text) for text in texts] == first_alike(texts)
+
+
+def test_of_very_many_look_alikes_some_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"one two three four five six seven eight nine ten of {number}" for number in range(40)]
+    assert near_duplicates(texts).num_capped == 0
+    monkeypatch.setattr(near, "MOST_COMPARED", 5)
+    capped = near_duplicates(texts)
+    assert capped.num_capped == 34
+    assert set(groups_of(40, capped.pairs)) == {0}
+
+
+def test_signs_alone_are_compared_as_they_stand() -> None:
+    assert first_alike(["?! ..", "", "?!  ..", " ?! .. ", "\n", "a?!", "A"]) == [0, 1, 2, 0, 1, 5, 5]
+    (pair,) = near_duplicates(["a b c", "? ! . ; : -", "? ! . ; : - ?"]).pairs
+    assert (pair.first, pair.second) == (1, 2)
 
 
 def test_no_near_duplicate_is_on_two_sides(rows: list[PromptCompletion], pairs: list[tuple[int, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -247,16 +248,21 @@ def test_the_tiny_rows_train_only_what_they_answer(tokenizer: Any) -> None:
     template=st.text(alphabet="a.: \n\t#'\x1c\x85é", max_size=12),
     instruction=st.text(alphabet="a1. \n\r\t's\x1c\x85\u2028\u3000é漢", max_size=12),
 )
-def test_a_template_tokenised_in_parts_has_the_ids_of_the_whole(
-    gpt2_tokenizer: Any, template: str, instruction: str
-) -> None:
-    """The words of a template are tokenised once for all rows: GPT-2's pattern always parts before these newlines."""
+def test_words_tokenised_apart_have_the_ids_of_the_whole(gpt2_tokenizer: Any, template: str, instruction: str) -> None:
+    """Each word is tokenised once for all rows: GPT-2's pattern always parts before these spaces and newlines."""
     assert is_cut_before_spaces(gpt2_tokenizer)
     prompt = Prompt([Span("template", template), Span("data", instruction), Span("template", f"{template}\n\nA:\n")])
     assert prompt_ids(gpt2_tokenizer, [prompt]) == text_ids(gpt2_tokenizer, [str(prompt)])
 
 
-def test_a_tokenizer_of_another_kind_reads_templates_whole(gpt2_tokenizer: Any) -> None:
+def test_no_kind_of_white_space_changes_the_ids(gpt2_tokenizer: Any) -> None:
+    kinds = [chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Zs")]
+    around = ("a{}b", "!{}!", "a {} b", "a{} b", "a {}b", " {}", "{}\na", "a\n{}\n\n{}b")
+    texts = [text.format(kind, kind) for kind in kinds for text in around]
+    assert prompt_ids(gpt2_tokenizer, texts) == text_ids(gpt2_tokenizer, texts)
+
+
+def test_a_tokenizer_of_another_kind_reads_texts_whole(gpt2_tokenizer: Any) -> None:
     from tokenizers import normalizers
 
     assert not is_cut_before_spaces(LETTERS)
