@@ -1,0 +1,64 @@
+"""Packed weights compute what the plain ones do, and are gone afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from peft_instruct.model import packed
+from peft_instruct.model.packed import packed_weights
+
+GPT2 = GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64)
+LLAMA = LlamaConfig(
+    vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=64,
+)  # fmt: skip
+pytestmark = pytest.mark.skipif(
+    not (packed.platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()), reason="no oneDNN"
+)
+
+
+def num_packed(model: nn.Module) -> int:
+    return sum("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("make", [lambda: GPT2LMHeadModel(GPT2), lambda: LlamaForCausalLM(LLAMA)])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_logits_are_those_of_the_plain_weights(make: Any, rows: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, ids = make().eval(), torch.randint(64, (rows, 7))
+    with torch.no_grad():
+        for name, bias in model.named_parameters():
+            if name.endswith("bias"):
+                bias.fill_(0.5)  # they begin at zero, where a lost one would not be seen
+        plain = model(input_ids=ids).logits
+        with packed_weights(model):
+            assert num_packed(model) == sum(type(each) in (nn.Linear, packed.Conv1D) for each in model.modules())
+            quick = model(input_ids=ids).logits
+    assert torch.allclose(plain, quick, rtol=1e-5, atol=1e-5)
+    assert num_packed(model) == 0
+
+
+def test_what_cannot_be_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    half, own = nn.Linear(8, 8, dtype=torch.bfloat16), nn.Linear(8, 8)
+    own.forward = lambda inputs: inputs  # type: ignore[method-assign]
+    before = own.forward
+    with packed_weights(nn.ModuleList([half, own])):
+        assert "forward" not in half.__dict__ and own.forward is before
+    assert own.forward is before
+    plain = nn.Linear(8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16), packed_weights(plain):
+        assert num_packed(plain) == 0
+    monkeypatch.setattr(packed, "MOST_PACKED_BYTES", plain.weight.nbytes - 1)
+    with packed_weights(plain):
+        assert num_packed(plain) == 0
+    monkeypatch.setattr(packed, "MOST_PACKED_BYTES", plain.weight.nbytes)
+    with pytest.raises(KeyError), packed_weights(plain):
+        assert num_packed(plain) == 1
+        raise KeyError
+    assert num_packed(plain) == 0
