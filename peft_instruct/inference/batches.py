@@ -24,7 +24,7 @@ MOST_CACHE_BYTES = 768 << 20
 
 
 def batches(fitted: Sequence[FittedPrompt], size: int | None, config: PreTrainedConfig) -> Iterator[list[int]]:
-    """Indices of prompts of similar length, the longest first.
+    """Indices of prompts with about as many tokens of their own, the most first.
 
     Rows of one batch share one limit: a row that has stopped is fed padding until it is let go, and a longer prompt
     would run out of positions on it.
@@ -32,11 +32,13 @@ def batches(fitted: Sequence[FittedPrompt], size: int | None, config: PreTrained
     Args:
         size: rows of a batch; None takes as many as MOST_CACHE_BYTES hold.
     """
-    ordered = sorted(range(len(fitted)), key=lambda index: -len(fitted[index].ids))
+    own = [len(prompt.ids) - prompt.num_shared for prompt in fitted]
+    ordered = sorted(range(len(fitted)), key=lambda index: (fitted[index].limit, -own[index]))
     for limit, group in groupby(ordered, key=lambda index: fitted[index].limit):
         indices = list(group)
+        preamble = max(fitted[index].num_shared for index in indices)
         while indices:
-            rows = size or _rows_that_fit(len(fitted[indices[0]].ids) + limit, config)
+            rows = size or _rows_that_fit(preamble + own[indices[0]] + limit, config)
             yield indices[:rows]
             indices = indices[rows:]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,14 @@ from peft_instruct.data.tokens import Tokenizer
 from peft_instruct.errors import ModelError
 from peft_instruct.inference.batches import batches, roomy_cache
 from peft_instruct.inference.choice import NextToken, row_generator
+from peft_instruct.inference.preambles import Preambles, laid_out, with_shared
 from peft_instruct.inference.prompts import FittedPrompt, fit_prompts
 from peft_instruct.model.base import answering
+from peft_instruct.model.packed import packed_weights
 from peft_instruct.recipe.schema import GenerationSection
 
+LEAST_PROMPTS_TO_PACK = 32
+"""For fewer, packing the weights takes longer than it saves."""
 STEPS_BETWEEN_LOOKS = 16
 """Tokens after which the rows that have stopped leave the batch."""
 Model = Any  # transformers.PreTrainedModel or peft.PeftModel; both have generate()
@@ -69,14 +74,20 @@ def complete(
     Raises:
         ModelError: the model's logits are not numbers.
     """
-    fitted = fit_prompts(tokenizer, prompts, positions=positions, max_new_tokens=options.max_new_tokens)
+    fitted = with_shared(
+        fit_prompts(tokenizer, prompts, positions=positions, max_new_tokens=options.max_new_tokens), model.config
+    )
+    preambles = Preambles(model, device)
     seed = new_seed() if seed is None else seed
     generations: dict[int, Generation] = {}
-    with answering(model):
+    with ExitStack() as stack:
+        stack.enter_context(answering(model))
+        if len(prompts) >= LEAST_PROMPTS_TO_PACK:
+            stack.enter_context(packed_weights(model))
         for indices in batches(fitted, batch_size, model.config):
             batch = [fitted[index] for index in indices]
             choice = next_token(options, batch, seed, indices)
-            for index, ids in zip(indices, new_ids(model, tokenizer, batch, choice, device), strict=True):
+            for index, ids in zip(indices, new_ids(model, tokenizer, batch, choice, device, preambles), strict=True):
                 generations[index] = as_generation(tokenizer, prompts[index], fitted[index], ids)
             if on_done is not None:
                 on_done(len(generations))
@@ -101,6 +112,7 @@ def new_ids(
     batch: Sequence[FittedPrompt],
     choice: NextToken,
     device: torch.device,
+    preambles: Preambles | None = None,
     streamer: Any = None,
 ) -> list[list[int]]:
     """Generated ids of each row, up to and with its stop token. All rows of the batch have one limit.
@@ -108,11 +120,11 @@ def new_ids(
     Raises:
         ModelError: a logit is NaN; greedy search would give token 0 in silence.
     """
-    width, limit, stop = max(len(prompt.ids) for prompt in batch), batch[0].limit, tokenizer.eos_token_id
-    padding = [[tokenizer.pad_token_id] * (width - len(prompt.ids)) for prompt in batch]
-    out_BT = torch.tensor([[*pad, *prompt.ids] for pad, prompt in zip(padding, batch, strict=True)]).to(device)
-    mask_BT = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding]).to(device)
+    out_BT, mask_BT = (torch.tensor(rows, device=device) for rows in laid_out(batch, tokenizer.pad_token_id))
+    width, limit, stop = out_BT.shape[1], batch[0].limit, tokenizer.eos_token_id
     cache = roomy_cache(model.config, width + limit)
+    if preambles is not None:
+        preambles.put_into(cache, batch)
     rows = list(range(len(batch)))
     done: dict[int, list[int]] = {}
     while rows:

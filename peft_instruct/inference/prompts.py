@@ -18,11 +18,13 @@ class FittedPrompt:
     Attributes:
         limit: most new tokens; len(ids) + limit never exceeds the positions.
         num_cut: tokens cut from the left, so that the end (the response header) stays.
+        num_shared: tokens at the beginning that other prompts of the same call begin with, too.
     """
 
     ids: tuple[int, ...]
     limit: int
     num_cut: int
+    num_shared: int = 0
 
 
 def fit_prompts(

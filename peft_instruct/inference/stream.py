@@ -93,5 +93,5 @@ def stream(
     choice = next_token(options, fitted, new_seed() if seed is None else seed, [0])
     with answering(model):
         streamer = _Pieces(TextPieces(tokenizer), on_text)
-        (ids,) = new_ids(model, tokenizer, fitted, choice, device, streamer)
+        (ids,) = new_ids(model, tokenizer, fitted, choice, device, streamer=streamer)
     return as_generation(tokenizer, prompt, fitted[0], ids)

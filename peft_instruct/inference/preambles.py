@@ -1,0 +1,99 @@
+"""The beginnings that prompts share, computed once: a template's own words stand before every instruction.
+
+In the cache of a batch they stand first, and what a row lacks is hidden by the attention mask, which positions follow:
+
+    [padding, preamble] [padding, the row's own tokens] [new tokens]
+"""
+
+# B rows of a batch, H heads of keys and values, P tokens of the longest preamble, D width of a head
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+from peft_instruct.inference.prompts import FittedPrompt
+from peft_instruct.model.families import FAMILIES
+
+SHORTEST_PREAMBLE = 16
+"""Prompts that agree in fewer tokens share nothing."""
+# Its local layers count their window in places of the cache, padding included.
+_BY_PLACE = "gpt_neo"
+
+
+def with_shared(fitted: Sequence[FittedPrompt], config: PreTrainedConfig) -> list[FittedPrompt]:
+    """The prompts with the number of tokens that each has in common with all others of its beginning.
+
+    Each keeps a token of its own at least. Models that look back a limited number of places share nothing: padding
+    stands between preamble and prompt.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    if _sees_all(config):
+        for index, prompt in enumerate(fitted):
+            groups.setdefault(prompt.ids[:SHORTEST_PREAMBLE], []).append(index)
+    found = list(fitted)
+    for indices in groups.values():
+        rows = [fitted[index].ids for index in indices]
+        # What the first and the last in order have in common, all between them have.
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(min(rows), max(rows), strict=False))
+        shared = min(sum(1 for _ in same), min(map(len, rows)) - 1)
+        if len(rows) > 1 and shared >= SHORTEST_PREAMBLE:
+            for index in indices:
+                found[index] = replace(fitted[index], num_shared=shared)
+    return found
+
+
+def _sees_all(config: PreTrainedConfig) -> bool:
+    kind = config.get_text_config().model_type
+    is_plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+    return is_plain and kind in FAMILIES and kind != _BY_PLACE
+
+
+class Preambles:
+    """Keys and values of the preambles of one model, each computed when a batch first asks for it."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model = model
+        self.device = device
+        self._known: dict[tuple[int, ...], DynamicCache] = {}
+
+    def put_into(self, cache: DynamicCache, batch: Sequence[FittedPrompt]) -> None:
+        """The preambles of a batch into its empty cache; nothing where no row has one."""
+        beginnings = [prompt.ids[: prompt.num_shared] for prompt in batch]
+        P = max(map(len, beginnings))
+        for number in range(len(cache.layers) if P else 0):
+            kept = {ids: self._of(ids).layers[number] for ids in set(beginnings) if ids}
+            (H, D) = next(iter(kept.values())).keys.shape[1::2]
+            keys_BHPD, values_BHPD = next(iter(kept.values())).keys.new_zeros(2, len(batch), H, P, D)
+            for row, ids in enumerate(beginnings):
+                if ids:
+                    keys_BHPD[row, :, P - len(ids) :] = kept[ids].keys[0]
+                    values_BHPD[row, :, P - len(ids) :] = kept[ids].values[0]
+            cache.update(keys_BHPD, values_BHPD, number)
+
+    def _of(self, ids: tuple[int, ...]) -> DynamicCache:
+        if ids not in self._known:
+            self._known[ids] = DynamicCache(config=self.model.config)
+            self.model(
+                input_ids=torch.tensor([ids], device=self.device), past_key_values=self._known[ids], use_cache=True
+            )
+        return self._known[ids]
+
+
+def laid_out(batch: Sequence[FittedPrompt], pad: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The ids of a batch as its cache has them, and the attention mask: each part padded on its left."""
+    widths = max(prompt.num_shared for prompt in batch), max(len(prompt.ids) - prompt.num_shared for prompt in batch)
+    ids: list[list[int]] = []
+    mask: list[list[int]] = []
+    for prompt in batch:
+        parts = prompt.ids[: prompt.num_shared], prompt.ids[prompt.num_shared :]
+        gaps = [width - len(part) for width, part in zip(widths, parts, strict=True)]
+        ids.append([*[pad] * gaps[0], *parts[0], *[pad] * gaps[1], *parts[1]])
+        mask.append([*[0] * gaps[0], *[1] * len(parts[0]), *[0] * gaps[1], *[1] * len(parts[1])])
+    return ids, mask

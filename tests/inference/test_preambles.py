@@ -1,0 +1,106 @@
+"""What prompts begin with in common is computed once, and no completion changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_rows
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+)
+
+from peft_instruct.data.templates import ALPACA
+from peft_instruct.inference.complete import complete
+from peft_instruct.inference.preambles import SHORTEST_PREAMBLE, laid_out, with_shared
+from peft_instruct.inference.prompts import FittedPrompt, fit_prompts
+from peft_instruct.model.tokenizer import load_tokenizer
+from peft_instruct.recipe.schema import GenerationSection
+
+CPU = torch.device("cpu")
+PROMPTS = [ALPACA.prompt(row["instruction"], row["input"]) for row in tiny_rows()[::7]] + ["Hi", "", "A: 東京 🙂"]
+BEGINNING = tuple(range(100, 100 + SHORTEST_PREAMBLE))
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+FAMILIES = [
+    GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256),
+    GPTJConfig(n_embd=32, n_layer=2, n_head=2, n_positions=256, rotary_dim=8),
+    GPTNeoConfig(hidden_size=32, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4,
+                 window_size=16, max_position_embeddings=256),
+    GPTNeoXConfig(**SMALL, max_position_embeddings=256),
+    LlamaConfig(**SMALL, num_key_value_heads=2, max_position_embeddings=256),
+    MistralConfig(**SMALL, num_key_value_heads=2, max_position_embeddings=256, sliding_window=16),
+]  # fmt: skip
+
+
+def prompts_of(*ids: tuple[int, ...]) -> list[FittedPrompt]:
+    return [FittedPrompt(each, 8, 0) for each in ids]
+
+
+def shared(*ids: tuple[int, ...], config: PreTrainedConfig = FAMILIES[0]) -> list[int]:
+    return [prompt.num_shared for prompt in with_shared(prompts_of(*ids), config)]
+
+
+def test_prompts_of_one_beginning_share_all_that_they_have_in_common() -> None:
+    other = tuple(range(200, 200 + SHORTEST_PREAMBLE))
+    found = shared((*BEGINNING, 1, 2, 3), (*other, 4, 5), (7, 8), (*BEGINNING, 1, 9), (*other, 4, 6, 6))
+    assert found == [17, 17, 0, 17, 17]
+    assert shared((*BEGINNING, 1), (*other, 1)) == [0, 0], "nobody to share it with"
+    assert shared((*BEGINNING[:-1], 1), (*BEGINNING[:-1], 2)) == [0, 0], "one token too short"
+
+
+def test_every_prompt_keeps_a_token_of_its_own() -> None:
+    same = (*BEGINNING, 1, 2)
+    assert shared(same, same) == [17, 17]
+    assert shared(BEGINNING, same) == [0, 0]
+
+
+def test_a_batch_is_laid_out_as_its_cache_is_filled() -> None:
+    batch = [FittedPrompt((1, 2, 3, 4), 8, 0, num_shared=3), FittedPrompt((5, 6), 8, 0), FittedPrompt((1, 7), 8, 0, 1)]
+    ids, mask = laid_out(batch, 0)
+    assert ids == [[1, 2, 3, 0, 4], [0, 0, 0, 5, 6], [0, 0, 1, 0, 7]]
+    assert mask == [[1, 1, 1, 0, 1], [0, 0, 0, 1, 1], [0, 0, 1, 0, 1]]
+    assert laid_out(prompts_of((1, 2), (3,)), 0) == ([[1, 2], [0, 3]], [[1, 1], [0, 1]])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base_folder: Path) -> Any:
+    return load_tokenizer(tiny_base_folder)
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
+def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer: Any, config: Any) -> None:
+    config.vocab_size = len(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for weights in model.parameters():
+        if weights.ndim == 2:
+            weights.data.mul_(10.0)  # 0.02 at 32 wide would leave every argmax to rounding
+    num_computed: list[int] = []
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, given, out: num_computed.append(given[0].numel()))
+
+    def completed(prompts: list[Any], **options: int) -> list[Any]:
+        section = GenerationSection(**options)
+        return complete(model, tokenizer, prompts, section, positions=256, device=CPU, batch_size=20)
+
+    alone = [each for prompt in PROMPTS for each in completed([prompt], max_new_tokens=12)]
+    assert completed(PROMPTS, max_new_tokens=12) == alone
+    assert len({each.completion for each in alone}) > 3, "the model tells prompts apart"
+    fitted = with_shared(fit_prompts(tokenizer, PROMPTS, positions=256, max_new_tokens=1), config)
+    preambles = {prompt.ids[: prompt.num_shared] for prompt in fitted if prompt.num_shared}
+    # Models that look back a limited number of places share nothing.
+    assert len(preambles) == (0 if config.model_type in ("gpt_neo", "mistral") else 2)
+    num_computed.clear()
+    completed(PROMPTS, max_new_tokens=1)
+    longest_own = max(len(prompt.ids) - prompt.num_shared for prompt in fitted)
+    assert sorted(num_computed) == [*sorted(map(len, preambles)), len(PROMPTS) * longest_own]
