@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ class Tuned:
             raise AdapterError(f"{self.adapter.path}: holds a whole model; load its base with load_untuned.")
         with self.model.disable_adapter():
             yield self.model
+
+    def merged(self) -> Tuned:
+        """The same with the update added to the base's weights in memory, so that a token costs what it costs the base.
+
+        The base of `self` is spent by it. A quantised base stays as it is: added there, the update would be rounded.
+        """
+        if not isinstance(self.model, PeftModel) or self.base.quantization != "none":
+            return self
+        return replace(self, model=self.model.merge_and_unload())
 
 
 def write_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_id: str) -> None:

@@ -85,6 +85,8 @@ def generate(
         written = stack.enter_context(finished_file(out)) if out else None
         compute = choose_compute(device, "fp32")
         tuned = load_tuned(adapter, compute, hub, base=base)
+        if not compare:  # which asks the base as well
+            tuned = tuned.merged()
         completing = Completing(tuned, hub, base, options, used_seed or 0, batch_size, say)
         streamed = stream is not None and file is None and not compare and completing.streams
         generations = completing.streamed(rows[0], stream) if streamed and stream else completing.tuned(rows)

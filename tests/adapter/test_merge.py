@@ -16,6 +16,7 @@ from peft_instruct.commands.merge import merge
 from peft_instruct.commands.train import train
 from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError
+from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.device import choose_compute
 
 OFFLINE = HubState(False)
@@ -40,6 +41,9 @@ def test_the_merged_model_equals_base_and_adapter(tiny_recipe: Path, tmp_path: P
     assert compare(*logits).largest_logit_difference <= 1e-5
     assert moved.largest_logit_difference > 1e-2
     assert merged.equal_greedy_text
+    in_memory = tuned.merged().model
+    assert compare(logits[0], probe_logits(in_memory, inputs, torch.device("cpu"))).largest_logit_difference <= 1e-5
+    assert not has_adapter(in_memory) and not any("lora" in name for name, _ in in_memory.named_modules())
 
 
 def test_plain_transformers_reads_the_merged_folder_and_prompts_it_as_it_was_trained(
