@@ -116,7 +116,7 @@ def test_the_cost_of_safe_checkpoints_is_that_of_its_result_file() -> None:
     assert f"rotation add {found['overhead']:.2%} to GPT-2 124M LoRA" in README.replace("\n", " ")
 
 
-@pytest.mark.parametrize("script", ["starter_table", "robustness", "compare_rivals"])
+@pytest.mark.parametrize("script", ["starter_table", "robustness", "compare_rivals", "generation"])
 def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")
     assert found is not None and found.loader is not None
