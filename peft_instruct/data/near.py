@@ -189,7 +189,8 @@ class _Features:
         by_key = np.argsort(keys_E, kind="stable")
         having = texts_E[by_key]
         begins = np.append(True, np.diff(keys_E[by_key]) > 0)[: len(by_key)]
-        own = np.argsort(by_key)
+        own = np.empty_like(by_key)
+        own[by_key] = np.arange(len(by_key))
         num_earlier = own - np.flatnonzero(begins)[np.cumsum(begins) - 1][own]
         counts = np.minimum(num_earlier, MOST_COMPARED)
         for first in range(0, num_texts, _BATCH):

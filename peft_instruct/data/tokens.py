@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Spa
 from peft_instruct.data.words import Words
 from peft_instruct.recipe.data_section import DataSection
 
+Flat = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
+"""Ids of many texts one behind the other, and how many each has."""
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
 
 ROWS_AT_ONCE = 4096
@@ -55,14 +57,6 @@ def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
         encoder.end()
     ids, _, ends = encoder.take()
     return [ids[start:end].tolist() for start, end in pairwise(ends)]
-
-
-class _Units(dict[str | int, int]):
-    """Words, and ids that stand for themselves, numbered as they come."""
-
-    def __missing__(self, unit: str | int) -> int:
-        number = self[unit] = len(self)
-        return number
 
 
 class _Encoder:
@@ -103,15 +97,14 @@ class _Encoder:
         The ends begin with 0, int64.
         """
         words = Words.of(self._texts, cut=self._by_words)
-        numbers_W = np.array([self._units[word] for word in words.distinct], np.int64)[words.numbers]
-        those_ids = np.flatnonzero(np.array(self._ids) >= 0)
-        numbers_W = np.insert(numbers_W, words.ends[those_ids], [self._units[self._ids[part]] for part in those_ids])
+        numbers_W = self._numbers(words.distinct, _word_ids if self._by_words else _whole_ids)[words.numbers]
+        parts = np.flatnonzero(np.array(self._ids) >= 0)
+        known = self._numbers([self._ids[part] for part in parts.tolist()], _own_ids)
+        numbers_W = np.insert(numbers_W, words.ends[parts], known)
         counts_A = np.diff(words.ends)
-        counts_A[those_ids] += 1
-        self._tokenise()
-        starts = np.array(self._unit_starts)
-        lengths_W = np.diff(starts)[numbers_W]
-        ids = np.array(self._unit_ids)[ranges(starts[numbers_W], lengths_W)]
+        counts_A[parts] += 1
+        lengths_W = np.diff(self._unit_ends)[numbers_W]
+        ids = self._unit_ids[ranges(self._unit_ends[numbers_W], lengths_W)]
         part_ends = np.append(0, np.cumsum(lengths_W))[np.append(0, np.cumsum(counts_A))]
         learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), np.diff(part_ends))
         ends = part_ends[np.array(self._ends)]
@@ -121,20 +114,23 @@ class _Encoder:
         return ids, learned, ends
 
     def _forget(self) -> None:
-        self._units, self._unit_ids, self._unit_starts = _Units(), array("i"), array("q", [0])
+        """No unit has ids: no word, and no id that stands for itself."""
+        self._units: dict[str | int, int] = {}
+        self._unit_ids, self._unit_ends = np.empty(0, np.int32), np.zeros(1, np.int64)
 
     def _begin(self) -> None:
         self._texts: list[str] = []
         self._ids, self._learned, self._ends = array("i"), bytearray(), array("q", [0])
 
-    def _tokenise(self) -> None:
-        """The units that are new."""
-        units = list(islice(self._units, len(self._unit_starts) - 1, None))
-        texts = [unit for unit in units if isinstance(unit, str)]
-        found = iter((_word_ids if self._by_words else text_ids)(self.tokenizer, texts))
-        for unit in units:
-            self._unit_ids.extend(next(found) if isinstance(unit, str) else [unit])
-            self._unit_starts.append(len(self._unit_ids))
+    def _numbers(self, units: Sequence[Any], ids_of: Callable[[Tokenizer, Sequence[Any]], Flat]) -> np.ndarray:
+        """At which place each unit has its ids, once those that are new have some."""
+        new = [unit for unit in dict.fromkeys(units) if unit not in self._units]
+        if new:
+            ids, counts = ids_of(self.tokenizer, new)
+            self._units.update(zip(new, range(len(self._units), len(self._units) + len(new)), strict=True))
+            self._unit_ids = np.append(self._unit_ids, np.array(ids, np.int32))
+            self._unit_ends = np.append(self._unit_ends, self._unit_ends[-1] + np.cumsum(counts))
+        return np.array([self._units[unit] for unit in units], np.int64)
 
     def _parts(self, prompt: str) -> Iterator[tuple[str | int, bool]]:
         """Texts that are tokenised apart, and ids of special tokens, each with whether it is learned."""
@@ -206,11 +202,9 @@ def is_cut_before_spaces(tokenizer: Tokenizer) -> bool:
     )
 
 
-def _word_ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+def _word_ids(tokenizer: Tokenizer, words: Sequence[str]) -> Flat:
     """As `text_ids`, in half the time for texts that are words."""
     some = [words[start : start + WORDS_AT_ONCE] for start in range(0, len(words), WORDS_AT_ONCE)]
-    if not some:
-        return []
     encoded = tokenizer(
         some,
         is_split_into_words=True,
@@ -219,12 +213,17 @@ def _word_ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
         return_attention_mask=False,
         verbose=False,
     )
-    found: list[list[int]] = []
-    for number, those in enumerate(some):
-        ids = encoded["input_ids"][number]
-        ends = np.cumsum(np.bincount(encoded.word_ids(number), minlength=len(those))).tolist()
-        found += [ids[start:end] for start, end in pairwise([0, *ends])]
-    return found
+    counts = [np.bincount(encoded.word_ids(number), minlength=len(those)) for number, those in enumerate(some)]
+    return np.concatenate([np.array(ids, np.int32) for ids in encoded["input_ids"]]), np.concatenate(counts)
+
+
+def _whole_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Flat:
+    ids = text_ids(tokenizer, texts)
+    return list(chain.from_iterable(ids)), list(map(len, ids))
+
+
+def _own_ids(_: Tokenizer, tokens: Sequence[int]) -> Flat:
+    return tokens, [1] * len(tokens)
 
 
 def start_ids(tokenizer: Tokenizer) -> list[int]:
@@ -257,7 +256,7 @@ def tokenize(
 
 def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
     """The ids of rows of any length, which is what takes the time."""
-    encoder = _Encoder(tokenizer)
+    encoder, stop = _Encoder(tokenizer), tokenizer.eos_token_id
     ids, learned = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
     offsets, completions = [np.zeros(1, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -265,7 +264,7 @@ def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
             encoder.add_prompt(row.prompt)
             encoder.end()
             encoder.add(row.completion, True)
-            encoder.add(tokenizer.eos_token_id, True)
+            encoder.add(stop, True)
             encoder.end()
         some_ids, some_learned, ends = encoder.take()
         ends += offsets[-1][-1]
