@@ -8,14 +8,15 @@ weights. Attention multiplies queries with keys and weights with values: 12 · l
 (Chowdhery et al. 2022, arXiv:2204.02311, appendix B, which counts all T² pairs; a causal model has T (T + 1) / 2).
 
 Counted is what the result needs, so that waste lowers the figure and skill does not raise it: no padding, no
-recomputation (gradient checkpointing), and the language-model head only where a token is learned. Left out as small:
+recomputation (gradient checkpointing), the language-model head only where a token is learned, and a preamble that the
+rows of a batch share once where it was computed once. Left out as small:
 embeddings, norms, activation functions, softmax, optimizer, DoRA's column norms, GPT-Neo's local attention windows
 (counted as global).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from transformers import PreTrainedConfig
@@ -25,7 +26,10 @@ FORMULAS = {
     "lora": "(4 N + 6 A) per token + 4 H per learned token + 12 L W per attended pair",
     "full": "6 N per token + 6 H per learned token + 12 L W per attended pair",
 }
-LEGEND = "N weights of the blocks' matrices, A of the adapter, H of the head, L layers, W attention width"
+LEGEND = (
+    "N weights of the blocks' matrices, A of the adapter, H of the head, L layers, W attention width; a preamble that "
+    "was computed once for all rows of a batch counts once"
+)
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,19 @@ class TokenCounts:
         num_completion_tokens: tokens whose label is learned; the first of a row never is, nothing predicts it.
         num_positions: of the padded batches.
         num_pairs: pairs of a token with itself or an earlier one of its row.
+        num_spared: tokens among them whose states were another row's, computed already.
+        num_spared_pairs: pairs of such tokens.
     """
 
     num_tokens: int = 0
     num_completion_tokens: int = 0
     num_positions: int = 0
     num_pairs: int = 0
+    num_spared: int = 0
+    num_spared_pairs: int = 0
 
     def __add__(self, other: TokenCounts) -> TokenCounts:
-        return TokenCounts(
-            self.num_tokens + other.num_tokens,
-            self.num_completion_tokens + other.num_completion_tokens,
-            self.num_positions + other.num_positions,
-            self.num_pairs + other.num_pairs,
-        )
+        return TokenCounts(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ class Matrices:
         """Forward and backward of `counts`, by `formula`."""
         per_frozen_weight = 4 if self.adapter else 6
         return (
-            (per_frozen_weight * self.blocks + 6 * self.adapter) * counts.num_tokens
+            (per_frozen_weight * self.blocks + 6 * self.adapter) * (counts.num_tokens - counts.num_spared)
             + per_frozen_weight * self.head * counts.num_completion_tokens
-            + 12 * self.layers * self.attention_width * counts.num_pairs
+            + 12 * self.layers * self.attention_width * (counts.num_pairs - counts.num_spared_pairs)
         )
 
 

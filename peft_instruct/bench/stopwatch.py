@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -65,6 +65,7 @@ class Stopwatch(TrainerCallback):
         self._marks: dict[str, float] = {}
         self._mark: float | None = None
         self._collated: deque[TokenCounts] = deque()
+        self._embedded: deque[tuple[int, int]] = deque()
         self._num_batches = 0
         self._last_end: float | None = None
 
@@ -77,6 +78,12 @@ class Stopwatch(TrainerCallback):
             return batch
 
         return collate
+
+    def watch(self, model: Any) -> None:
+        """See which tokens a model is given: fewer than the batch holds where its rows share a preamble."""
+        model.get_input_embeddings().register_forward_pre_hook(
+            lambda module, given: self._embedded.append(tuple(given[0].shape))
+        )
 
     def split(self, trainer: Any, after: int) -> None:
         """Look into the steps of a trainer after the first `after`, which are not to be disturbed.
@@ -122,13 +129,24 @@ class Stopwatch(TrainerCallback):
         synchronize(self.device)
         now = self.clock()
         assert self._last_end is not None
-        counts = sum((self._collated.popleft() for _ in range(self._num_batches)), TokenCounts())
+        counts = sum((self._next_batch() for _ in range(self._num_batches)), TokenCounts())
         self.steps.append(Step(now - self._last_end, counts))
         if self._mark is not None:
             self.splits.append(StepSplit(**self._marks, optimizer=now - self._mark))
         if self._split_after is not None and len(self.steps) >= self._split_after:
             self._mark, self._marks = now, {}
         self._last_end = now
+
+    def _next_batch(self) -> TokenCounts:
+        counts = self._collated.popleft()
+        if not self._embedded:
+            return counts
+        rows, width = self._embedded.popleft()
+        if rows * width == counts.num_positions:
+            return counts
+        # The preamble of one row, then what each row has of its own.
+        num_others = self._embedded.popleft()[0] - 1
+        return replace(counts, num_spared=num_others * width, num_spared_pairs=num_others * width * (width + 1) // 2)
 
 
 def count_tokens(rows: Sequence[dict[str, Any]], num_positions: int) -> TokenCounts:

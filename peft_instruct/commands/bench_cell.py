@@ -79,6 +79,7 @@ def measure_cell(
     stopwatch = Stopwatch(compute.device)
     trainer = build_trainer(recipe, base, trainable, train, [], folder=folder, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
+    stopwatch.watch(trainer.model)
     stopwatch.split(trainer, after=measured_steps)
     witness = Witness(trainable.model)
     probe = memory_probe(compute.device)

@@ -90,3 +90,12 @@ def test_padding_costs_nothing(adapter: int) -> None:
     tight = TokenCounts(num_tokens=8, num_completion_tokens=3, num_positions=8, num_pairs=20)
     padded = TokenCounts(num_tokens=8, num_completion_tokens=3, num_positions=64, num_pairs=20)
     assert matrices.flops(tight) == matrices.flops(padded)
+
+
+def test_a_preamble_that_is_computed_once_costs_as_much_as_in_one_row() -> None:
+    """Three rows of 5 tokens of which the first two are the same: 2 more rows, 2 + 1 pairs within their preambles."""
+    matrices = Matrices(blocks=100, head=10, adapter=7, layers=1, attention_width=4)
+    shared = TokenCounts(15, 3, 15, 3 * 15, num_spared=4, num_spared_pairs=6)
+    once = TokenCounts(11, 3, 11, 3 * 15 - 6)
+    assert matrices.flops(shared) == matrices.flops(once)
+    assert shared + shared == TokenCounts(30, 6, 30, 90, 8, 12)

@@ -104,6 +104,9 @@ def test_an_epoch_of_a_real_trainer_holds_every_token_of_its_rows_once(tiny_reci
     trainer = build_trainer(recipe, base, trainable, tokens, [], folder=tmp_path, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
     stopwatch.split(trainer, after=2)
+    stopwatch.watch(trainer.model)
+    seen: list[int] = []
+    trainer.model.get_input_embeddings().register_forward_hook(lambda module, given, out: seen.append(given[0].numel()))
     trainer.train()
 
     total = sum((found.counts for found in stopwatch.steps), TokenCounts())
@@ -112,6 +115,9 @@ def test_an_epoch_of_a_real_trainer_holds_every_token_of_its_rows_once(tiny_reci
     assert total.num_completion_tokens == report.num_completion_tokens
     assert total.num_pairs == sum(len(row.input_ids) * (len(row.input_ids) + 1) // 2 for row in tokens)
     assert total.num_positions > total.num_tokens
+    # Every prompt begins as the template does: what was computed are the padded positions without the repetitions.
+    assert total.num_spared == total.num_positions - sum(seen) > 0
+    assert total.num_spared_pairs > total.num_spared
     # The parts of a step are the step, nothing between them is lost.
     assert [sum(astuple(split)) for split in stopwatch.splits] == pytest.approx(
         [found.seconds for found in stopwatch.steps[2:]], rel=1e-9
