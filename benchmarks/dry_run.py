@@ -1,9 +1,10 @@
 """How far `train --dry-run` is off: its predictions beside the very runs.
 
-    python benchmarks/dry_run.py                 (about 6 minutes on 2 cores) writes results/dry_run.json
-    python benchmarks/dry_run.py --only NAME     one of RUNS anew, the others stay as they are in the file
+    python benchmarks/dry_run.py --base DIR --data alpaca.json       writes results/dry_run.json
+    python benchmarks/dry_run.py … --only NAME [--only NAME]         these of RUNS, the others stay as they are in it
 
-`train --dry-run` quotes the largest errors of this file.
+`--base` is a folder with GPT-2 124M (any weights: neither time nor memory depends on them), `--data` an Alpaca-format
+file; without the two the starter alone is run. `train --dry-run` quotes the largest errors of the result file.
 """
 
 from __future__ import annotations
@@ -23,32 +24,18 @@ from peft_instruct.environment import prepare_environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / COMPARED
-STARTER = REPOSITORY / "peft_instruct" / "starter"
 GPT2 = [
-    "data.limit=600", "data.max_length=256", "training.max_steps=12", "training.accumulation=1",
-    "samples.count=0", "samples.instructions=[]", "evaluation.rows=8",
+    "data.limit=600", "training.max_steps=12", "training.accumulation=1",
+    "samples.count=0", "samples.instructions=[]", "evaluation.rows=16",
 ]  # fmt: skip
 RUNS = {
     "quickstart_lora": ["training.max_steps=100"],
     "quickstart_full": ["training.max_steps=100"],
     "gpt2_lora": GPT2,
     "gpt2_full": GPT2,
+    "gpt2_lora by tokens": [*GPT2, "training.batch_tokens=1024"],
 }
-"""Recipe -> overrides. `gpt2` is GPT-2 124M's shape with random weights on the starter's instructions: neither time nor
-memory depend on the values."""
-
-
-def write_base(folder: Path) -> Path:
-    """GPT-2's shape behind the starter's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    tokenizer = AutoTokenizer.from_pretrained(str(STARTER / "base"))
-    end = tokenizer.eos_token_id
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(bos_token_id=end, eos_token_id=end)).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder
+"""Recipe, and what is special in it -> overrides."""
 
 
 def train(recipe: str, overrides: list[str], out: Path, *more: str) -> tuple[dict[str, Any], float]:
@@ -62,13 +49,9 @@ def train(recipe: str, overrides: list[str], out: Path, *more: str) -> tuple[dic
 
 def compared(name: str, overrides: list[str], work: Path) -> dict[str, Any]:
     """One prediction and its run."""
-    if name.startswith("gpt2"):
-        base = work / "gpt2-124m"
-        if not base.is_dir():
-            write_base(base)
-        overrides = [*overrides, f"model.base={base}", f"data.train={STARTER / 'instructions' / 'train.jsonl'}"]
-    foretold, probing = train(name, overrides, work / name, "--dry-run")
-    happened, seconds = train(name, overrides, work / name)
+    recipe = name.split()[0]
+    foretold, probing = train(recipe, overrides, work / name, "--dry-run")
+    happened, seconds = train(recipe, overrides, work / name)
     training = foretold["seconds"]["training"] + foretold["seconds"]["validation"]
     pairs = {
         "seconds": (foretold["total_seconds"], seconds),
@@ -76,7 +59,7 @@ def compared(name: str, overrides: list[str], work: Path) -> dict[str, Any]:
         "bytes": (foretold["memory"]["peak_bytes"], happened["peak_memory_bytes"]),
     }
     return {
-        "recipe": name,
+        "name": name,
         "overrides": RUNS[name],
         "num_steps": happened["num_steps"],
         "probe_seconds": probing,
@@ -88,17 +71,22 @@ def compared(name: str, overrides: list[str], work: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=RUNS)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", choices=RUNS, action="append")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    has_gpt2 = arguments.base is not None and arguments.data is not None
+    names = [name for name in arguments.only or RUNS if has_gpt2 or not name.startswith("gpt2")]
     prepare_environment([])
     from peft_instruct.model.device import choose_compute, environment_stamp
 
     is_part = arguments.only and arguments.out.is_file()
-    found = {run["recipe"]: run for run in json.loads(arguments.out.read_text())["runs"]} if is_part else {}
+    found = {run["name"]: run for run in json.loads(arguments.out.read_text())["runs"]} if is_part else {}
     with tempfile.TemporaryDirectory() as work:
-        for name in [arguments.only] if arguments.only else RUNS:
-            found[name] = compared(name, RUNS[name], Path(work))
+        for name in names:
+            local = [f"model.base={arguments.base}", f"data.train={arguments.data}"] * name.startswith("gpt2")
+            found[name] = compared(name, [*RUNS[name], *local], Path(work))
             error = found[name]["error"]
             print(f"{name}: time {error['seconds']:+.1%}, training {error['training_seconds']:+.1%}, memory "
                   f"{error['bytes']:+.1%}", flush=True)  # fmt: skip

@@ -1,4 +1,6 @@
-"""From a few measured passes to a whole run: the time of passes of any size, and how many rows memory holds."""
+"""From a few measured passes to a whole run: the time of passes and completions of any size, and the rows that memory
+holds.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,45 @@ class PassTimes:
             if per_pass >= 0 and per_position > 0:
                 return cls(per_pass, per_position)
         return cls(0.0, seconds_b / positions_b)
+
+    @classmethod
+    def per_position_of(cls, *measured: tuple[int, int, float]) -> PassTimes:
+        """In proportion to positions: of passes that are too much alike to tell the two costs apart."""
+        return cls(0.0, sum(each[2] for each in measured) / sum(each[1] for each in measured))
+
+
+@dataclass(frozen=True)
+class CompletionTimes:
+    """Seconds of completing a batch of prompts: for each padded position of these, then for each further token of the
+    batch and of each row in it."""
+
+    per_position: float
+    per_step: float
+    per_row: float
+
+    def seconds(self, num_positions: int, lengths: Sequence[int], look: int) -> float:
+        """Of a batch.
+
+        Args:
+            lengths: of its completions, stop tokens included.
+            look: tokens after which the rows that have stopped leave the batch.
+        """
+        # The first token comes with the prompts.
+        num_steps, num_row_steps = max(lengths) - 1, -len(lengths)
+        for start in range(0, max(lengths), look):
+            num_rows = sum(length > start for length in lengths)
+            num_row_steps += num_rows * (min(start + look, max(lengths)) - start)
+        return self.per_position * num_positions + self.per_step * num_steps + self.per_row * num_row_steps
+
+    @classmethod
+    def of(cls, per_position: float, alone: float, together: float, num_rows: int) -> CompletionTimes:
+        """From the seconds of a further token of a lone row, and of `num_rows` rows together.
+
+        Where noise makes the lone row the slower one, rows cost nothing.
+        """
+        per_row = max(together - alone, 0.0) / (num_rows - 1) if num_rows > 1 else 0.0
+        per_row = min(per_row, together / num_rows)
+        return cls(per_position, together - per_row * num_rows, per_row)
 
 
 def next_rows(peaks: Sequence[tuple[int, int]], most_rows: int, total_bytes: int) -> int | None:

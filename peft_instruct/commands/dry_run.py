@@ -62,6 +62,7 @@ class DryRun:
             f"  learns       {found['trainable']}",
             f"  peak memory  {self._memory()}",
             f"  time         {_clock(self.seconds)}: {self._parts()}",
+            *self._without_stopping(),
             *([f"               not counted: {', '.join(self.not_counted)}"] if self.not_counted else []),
             f"  checkpoint   {_megabytes(found['checkpoint_bytes'])}; weights handed over "
             f"{_megabytes(found['weight_bytes'])}",
@@ -81,10 +82,18 @@ class DryRun:
         batch = f"the longest batch, {rows} x {widest} tokens"
         if memory["fits"]:
             return f"{measured}: fits ({batch}; {memory['how']})"
+        would = memory["micro_batch"]
+        size = f"batch_tokens: {would * widest}" if memory["by_tokens"] else f"batch_size: {would}"
         return (
-            f"does not fit in passes of {rows} rows ({batch}): micro-batch {memory['micro_batch']} would, with "
-            f"{measured}. Set training.batch_size: {memory['micro_batch']} and raise accumulation; {memory['how']}"
+            f"does not fit in passes of {rows} rows ({batch}): micro-batch {would} would, with "
+            f"{measured}. Set training.{size} and raise accumulation; {memory['how']}"
         )
+
+    def _without_stopping(self) -> list[str]:
+        """Completions are counted as long as the rows' own; a model that has not learned to stop takes longer."""
+        most = self.found["seconds_without_stopping"]
+        is_longer = most > 1.05 * self.seconds
+        return [f"               up to {_clock(most)} where the tuned model does not learn to stop"] * is_longer
 
     def _parts(self) -> str:
         steps = self.found["num_steps"]
@@ -109,11 +118,6 @@ def dry_run(
     """
     check_alone()
     recipe = without_absolute_paths(load_recipe(recipe_name, overrides))
-    if recipe.training.batch_tokens is not None:
-        raise errors.RecipeError(
-            f"training.batch_tokens: is {recipe.training.batch_tokens}. --dry-run foretells batches of rows alone. "
-            "Try --set training.batch_size=8."
-        )
     folder = out or ADAPTERS / recipe.name
     check_free(folder, recipe, if_exists)
     place = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())

@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +25,9 @@ from peft_instruct.recipe import Recipe
 from peft_instruct.secrets import hide_secrets
 
 if TYPE_CHECKING:  # they import torch
-    from peft_instruct.commands.held_out import HeldOut
     from peft_instruct.commands.preparing import Prepared, Rows
+    from peft_instruct.commands.probe_held_out import HeldOutProbe
     from peft_instruct.model.base import Base
-
-FEW_ROWS = 32
-"""Held-out rows whose loss is timed."""
 
 
 def run_probe(recipe: Recipe, hub: HubState, place: Path) -> dict[str, Any]:
@@ -56,6 +52,7 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
     from peft_instruct.bench.memory import peak_memory
     from peft_instruct.commands.held_out import HeldOut
     from peft_instruct.commands.preparing import prepare, read_rows
+    from peft_instruct.commands.probe_held_out import HeldOutProbe
     from peft_instruct.model.device import environment_stamp
 
     notes: list[str] = []
@@ -64,12 +61,14 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
     ready = prepare(rows, recipe, location, notes.append)
     start_seconds = time.time() - psutil.Process().create_time()
     held_out = HeldOut.of(ready.data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, _quiet)
-    base_seconds, _ = _held_out_seconds(held_out, ready.base)
+    probe = HeldOutProbe(held_out, ready.base) if held_out.rows else None
+    base_seconds = _base_seconds(probe, ready.base) if probe else 0.0
     found = _training(recipe, ready, place, folder)
     # As `train` lets go of what it trained, before it reads back what it wrote.
     del ready
     gc.collect()
-    load_seconds, tuned_seconds = _read_back(recipe, location, rows, held_out)
+    load_seconds, tuned = _read_back(recipe, location, rows)
+    tuned_seconds, most_tuned_seconds = _tuned_seconds(probe, tuned) if probe else (0.0, 0.0)
     peak = peak_memory(rows.compute.device).num_bytes
     found["memory"]["peak_bytes"] = max(found["memory"]["peak_bytes"], peak)
     found["seconds"] |= {
@@ -78,6 +77,7 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
         "read back": load_seconds,
         "tuned measured": tuned_seconds,
     }
+    found["seconds_without_stopping"] = sum(found["seconds"].values()) + most_tuned_seconds - tuned_seconds
     return {"notes": notes, "environment": environment_stamp(rows.compute), **found}
 
 
@@ -111,13 +111,25 @@ def _training(recipe: Recipe, ready: Prepared, place: Path, folder: Path) -> dic
             "start": 0.0,
             "base measured": 0.0,
             "training": passes.training_seconds(lengths, steps),
-            "validation": num_evaluations(len(lengths), recipe) * one_validation,
+            "validation": num_evaluations(lengths, recipe) * one_validation,
         },
     }
 
 
-def _read_back(recipe: Recipe, location: Location, rows: Rows, held_out: HeldOut) -> tuple[float, float]:
-    """Seconds of a fresh base with an adapter of the recipe's shape, and of measuring it."""
+def _base_seconds(probe: HeldOutProbe, base: Base) -> float:
+    times = probe.times(base)
+    lengths = probe.lengths_on(base) if probe.prompts else []
+    return times.first + probe.seconds(times, lengths)
+
+
+def _tuned_seconds(probe: HeldOutProbe, tuned: Base) -> tuple[float, float]:
+    """Where the completions are as long as the rows' own, and where none of them stops."""
+    times = probe.times(tuned)
+    return probe.seconds(times, probe.own_lengths), probe.seconds(times, probe.limits)
+
+
+def _read_back(recipe: Recipe, location: Location, rows: Rows) -> tuple[float, Base]:
+    """Seconds of a fresh base with an adapter of the recipe's shape, and the two."""
     from peft_instruct.model.adapters import make_trainable
     from peft_instruct.model.base import load_base
 
@@ -131,44 +143,7 @@ def _read_back(recipe: Recipe, location: Location, rows: Rows, held_out: HeldOut
         seed=recipe.training.seed,
     )
     make_trainable(base, recipe.method, recipe.training.seed)
-    load_seconds = time.monotonic() - began
-    _, tuned_seconds = _held_out_seconds(held_out, base)
-    return load_seconds, tuned_seconds
-
-
-def _held_out_seconds(held_out: HeldOut, base: Base) -> tuple[float, float]:
-    """(the first time, any later time) that all held-out rows are scored and completed, by a few of each.
-
-    The longest come first: they need the most memory, and kernels are compiled in the first batch.
-    """
-    from peft_instruct.evaluation.scores import evenly
-
-    rows, section = held_out.rows, held_out.section
-    if not rows:
-        return 0.0, 0.0
-    longest = sorted(rows, key=lambda row: -len(row.prompt) - len(row.completion))[: section.batch_size]
-    loss_alone = replace(held_out, section=section.model_copy(update={"rows": 0}))
-    few = evenly(rows, max(FEW_ROWS, section.batch_size))
-    _timed(replace(loss_alone, rows=longest), base)
-    per_row = _timed(replace(loss_alone, rows=few), base) / len(few)
-    scoring = per_row * len(rows)
-    asked = [row for row in rows if row.prompt]
-    size = min(section.batch_size, section.rows, len(asked))
-    if not size:
-        return scoring, scoring
-    longest = sorted(asked, key=lambda row: -len(row.prompt))[:size]
-    first, later = (
-        max(_timed(replace(held_out, rows=batch), base) - per_row * size, 0.0)
-        for batch in (longest, evenly(asked, size))
-    )
-    num_batches = min(section.rows, len(asked)) / size
-    return scoring + first + later * (num_batches - 1), scoring + later * num_batches
-
-
-def _timed(held_out: HeldOut, base: Base) -> float:
-    began = time.monotonic()
-    held_out.measure("", base.model, base)
-    return time.monotonic() - began
+    return time.monotonic() - began, base
 
 
 def _quiet(line: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_instruct.bench.prediction import MOST_SHARE, PassTimes, next_rows
+from peft_instruct.bench.prediction import MOST_SHARE, CompletionTimes, PassTimes, next_rows
 
 
 @given(st.floats(0, 2), st.floats(1e-6, 1e-2), st.integers(1, 8), st.integers(1, 8))
@@ -25,6 +25,25 @@ def test_where_two_costs_cannot_be_told_apart_time_is_in_proportion_to_positions
     few: tuple[int, int, float], many: tuple[int, int, float]
 ) -> None:
     assert PassTimes.of(few, many).seconds(7, 50) == pytest.approx(many[2] / many[1] * 50)
+
+
+@given(st.floats(0, 2), st.floats(0, 1), st.integers(2, 64))
+def test_time_of_a_step_and_of_a_row_in_it_is_found_again(step: float, row: float, num_rows: int) -> None:
+    found = CompletionTimes.of(0.25, step + row, step + num_rows * row, num_rows)
+    # Two rows that both write 3 tokens: 2 steps after the first token; one that writes 5 more, looked at every 3.
+    assert found.seconds(10, [3, 3], 3) == pytest.approx(2.5 + 2 * step + 4 * row)
+    assert found.seconds(0, [3, 8], 3) == pytest.approx(7 * step + (2 + 7) * row, abs=1e-9)
+
+
+@pytest.mark.parametrize(("alone", "together", "num_rows"), [(2.0, 1.0, 4), (1.0, 9.0, 4), (3.0, 3.0, 1)])
+def test_noise_makes_no_step_and_no_row_cost_less_than_nothing(alone: float, together: float, num_rows: int) -> None:
+    found = CompletionTimes.of(0.0, alone, together, num_rows)
+    assert min(found.per_step, found.per_row) >= 0
+    assert found.per_step + num_rows * found.per_row == pytest.approx(together)
+
+
+def test_passes_that_are_alike_take_time_in_proportion_to_their_positions() -> None:
+    assert PassTimes.per_position_of((1, 100, 2.0), (2, 300, 2.0)).seconds(5, 50) == pytest.approx(0.5)
 
 
 def climb(fixed: int, per_row: int, most_rows: int, total: int) -> list[int]:

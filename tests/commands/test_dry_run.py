@@ -18,6 +18,7 @@ from peft_instruct.commands.train import train
 from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError, DatasetError, PeftInstructError, RecipeError
 from peft_instruct.recipe import Recipe
+from peft_instruct.training import guarded
 
 
 def quiet(line: str) -> None:
@@ -89,8 +90,6 @@ def test_a_batch_that_does_not_fit_is_told_with_the_one_that_would(
 def test_memory_that_runs_out_all_the_same_gives_the_rows_that_fitted(
     tiny_recipe: Path, in_this_process: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peft_instruct.training import guarded
-
     passes = guarded.passes
 
     def run_out(batch: Any, rows_at_once: int) -> Any:
@@ -146,14 +145,35 @@ def test_the_errors_that_are_quoted_are_the_worst_of_the_file_and_none_without_i
     assert worst_errors(path) == {"seconds": 0.3, "bytes": 0.2}
 
 
-def test_no_error_is_quoted_where_none_is_known(tiny_recipe: Path, in_this_process: Path) -> None:
+def test_what_is_not_known_is_not_quoted(tiny_recipe: Path, in_this_process: Path) -> None:
+    """Neither errors without a file of them, nor a longer time where no completion may take longer."""
     found = dry_run(str(tiny_recipe), say=quiet)
     known = DryRun(found.name, found.found, (), {"seconds": 0.3, "bytes": 0.2})
     unknown = DryRun(found.name, found.found, (), {})
     assert known.text().endswith("off by at most 30% in time and 20% in memory in benchmarks/results/dry_run.json")
     assert "off by" not in unknown.text()
+    assert found.found["seconds_without_stopping"] >= found.seconds
+    for seconds, is_told in ((found.seconds, False), (2 * found.seconds, True)):
+        found.found["seconds_without_stopping"] = seconds
+        assert ("s where the tuned model does not learn to stop\n" in found.text()) == is_told
 
 
-def test_batches_by_tokens_are_not_foretold(tiny_recipe: Path) -> None:
-    with pytest.raises(RecipeError, match=r"training\.batch_tokens: is 400\. --dry-run foretells batches of rows"):
-        dry_run(str(tiny_recipe), ["training.batch_tokens=400"], say=quiet)
+def test_batches_by_tokens_are_foretold_too(
+    tiny_recipe: Path, in_this_process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    parts = guarded.passes
+    monkeypatch.setattr(
+        guarded, "passes", lambda batch, rows: given.append(-(-len(batch["input_ids"]) // rows)) or parts(batch, rows)
+    )
+    budget = ["training.batch_tokens=400", "training.max_steps=null", "training.epochs=1"]
+    found = dry_run(str(tiny_recipe), budget, say=quiet)
+    memory = found.found["memory"]
+    rows, widest = memory["longest_batch"]
+    assert memory["fits"] and memory["micro_batch"] == rows > 1
+    assert widest == found.found["longest"] and rows * widest <= 400
+    assert found.found["num_tokens_trained"] == found.found["num_tokens"]
+    # Once the longest rows were run at once, batches of more and shorter rows are, too.
+    assert given[: 2 + rows].count(1) < 2 + rows and set(given[2 + rows :]) == {1}
+    memory |= {"fits": False, "micro_batch": 1}
+    assert f"Set training.batch_tokens: {widest} and raise accumulation" in found.text()

@@ -28,8 +28,9 @@ class Evaluations(TrainerCallback):
         ["training.max_steps=null", "training.epochs=1.5", "training.accumulation=2"],
         ["training.max_steps=9", "training.batch_size=16", "training.evaluate_every=4"],
         ["training.max_steps=4", "training.batch_size=16", "training.evaluate_every=2"],
+        ["training.batch_tokens=400", "training.max_steps=null", "training.epochs=1.5", "training.accumulation=2"],
     ],
-    ids=["epochs", "steps", "a cadence that ends with the run"],
+    ids=["epochs", "steps", "a cadence that ends with the run", "batches by tokens"],
 )
 def test_the_trainer_makes_the_passes_that_were_foretold(
     make_trainer: MakeTrainer, tiny_recipe: Any, words: list[str]
@@ -41,7 +42,7 @@ def test_the_trainer_makes_the_passes_that_were_foretold(
     recipe = load_recipe(str(tiny_recipe), words)
     lengths = [len(row.input_ids) for row in trainer.train_rows]
     steps = planned_steps(lengths, recipe)
-    assert len(steps) == num_steps(len(lengths), recipe) == trainer.state.global_step
+    assert len(steps) == num_steps(lengths, recipe) == trainer.state.global_step
     foretold = [
         (
             sum(lengths[row] for batch in step for row in batch),
@@ -50,7 +51,7 @@ def test_the_trainer_makes_the_passes_that_were_foretold(
         for step in steps
     ]
     assert foretold == [(step.counts.num_tokens, step.counts.num_positions) for step in stopwatch.steps]
-    assert evaluations.count == num_evaluations(len(lengths), recipe)
+    assert evaluations.count == num_evaluations(lengths, recipe)
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 20))
