@@ -26,7 +26,7 @@ from peft_instruct.training.trainer import CompletionTrainer
 
 TIMED = 3
 """Steps of a kind whose median counts, after one that does not."""
-ALIKE = 0.9
+ALIKE = 0.75
 """Of the positions of the largest batch by tokens; smaller ones are what was left over."""
 MOST_SHAPES = 8
 """Shapes of batches that are run once each: kernels are compiled for a new one, and the memory of both stays."""

@@ -166,12 +166,12 @@ def test_batches_by_tokens_are_foretold_too(
     monkeypatch.setattr(
         guarded, "passes", lambda batch, rows: given.append(-(-len(batch["input_ids"]) // rows)) or parts(batch, rows)
     )
-    budget = ["training.batch_tokens=400", "training.max_steps=null", "training.epochs=1"]
+    budget = ["training.batch_tokens=640", "training.max_steps=null", "training.epochs=1"]
     found = dry_run(str(tiny_recipe), budget, say=quiet)
     memory = found.found["memory"]
     rows, widest = memory["longest_batch"]
     assert memory["fits"] and memory["micro_batch"] == rows > 1
-    assert widest == found.found["longest"] and rows * widest <= 400
+    assert widest == found.found["longest"] and rows * widest <= 640
     assert found.found["num_tokens_trained"] == found.found["num_tokens"]
     # Once the longest rows were run at once, batches of more and shorter rows are, too.
     assert given[: 2 + rows].count(1) < 2 + rows and set(given[2 + rows :]) == {1}
