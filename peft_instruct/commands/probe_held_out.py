@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+from transformers import DynamicCache
 
 from peft_instruct.bench.prediction import CompletionTimes
 from peft_instruct.commands.held_out import HeldOut
@@ -14,10 +16,12 @@ from peft_instruct.data.tokens import text_ids, tokenize
 from peft_instruct.evaluation.scores import evenly
 from peft_instruct.inference.batches import batches
 from peft_instruct.inference.choice import NextToken
-from peft_instruct.inference.complete import STEPS_BETWEEN_LOOKS, complete, new_ids
+from peft_instruct.inference.complete import LEAST_PROMPTS_TO_PACK, STEPS_BETWEEN_LOOKS, complete, new_ids
+from peft_instruct.inference.preambles import Preambles, with_shared
 from peft_instruct.inference.prompts import fit_prompts
 from peft_instruct.model.base import Base, answering
 from peft_instruct.model.device import synchronize
+from peft_instruct.model.packed import packed_weights
 from peft_instruct.model.scoring import score
 from peft_instruct.recipe.schema import GenerationSection
 
@@ -60,8 +64,11 @@ class HeldOutProbe:
         self.lengths = dict(sorted(enumerate(lengths), key=lambda each: -each[1]))
         completed = evenly([row for row in held_out.rows if row.prompt], self.section.rows)
         self.prompts = [row.prompt for row in completed]
-        self.fitted = fit_prompts(
-            base.tokenizer, self.prompts, positions=base.positions, max_new_tokens=self.section.max_new_tokens
+        self.fitted = with_shared(
+            fit_prompts(
+                base.tokenizer, self.prompts, positions=base.positions, max_new_tokens=self.section.max_new_tokens
+            ),
+            base.model.config,
         )
         self.batches = list(batches(self.fitted, self.section.batch_size, base.model.config))
         self.limits = [prompt.limit for prompt in self.fitted]
@@ -77,12 +84,13 @@ class HeldOutProbe:
         first = max(first_scored - per_position * self._num_positions(longest), 0.0)
         if not self.batches:
             return HeldOutTimes(per_position, first, CompletionTimes(0.0, 0.0, 0.0))
-        began = time.monotonic()
-        lengths = dict(zip(self.batches[0], self._lengths_on(base, self.batches[0]), strict=True))
-        seconds = time.monotonic() - began
         middle = self.batches[len(self.batches) // 2]
-        prompts, together = self._paced(base, middle)
-        _, alone = self._paced(base, middle[:1])
+        began = time.monotonic()
+        with packed_weights(base.model) if len(self.prompts) >= LEAST_PROMPTS_TO_PACK else nullcontext():
+            lengths = dict(zip(self.batches[0], self._lengths_on(base, self.batches[0]), strict=True))
+            seconds = time.monotonic() - began
+            prompts, together = self._paced(base, middle)
+            _, alone = self._paced(base, middle[:1])
         completing = CompletionTimes.of(prompts / self._prompt_positions(middle), alone, together, len(middle))
         first += max(seconds - self._batch_seconds(completing, self.batches[0], lengths), 0.0)
         return HeldOutTimes(per_position, first, completing)
@@ -115,7 +123,8 @@ class HeldOutProbe:
         return sum(len(part) * self.lengths[part[0]] for part in parts)
 
     def _prompt_positions(self, batch: Sequence[int]) -> int:
-        return len(batch) * max(len(self.fitted[row].ids) for row in batch)
+        """Without the beginnings that prompts share, which are computed once."""
+        return len(batch) * max(len(self.fitted[row].ids) - self.fitted[row].num_shared for row in batch)
 
     def _score(self, base: Base, rows: Sequence[int]) -> float:
         began = time.monotonic()
@@ -146,9 +155,12 @@ class HeldOutProbe:
         num_tokens = min(STEPS_BETWEEN_LOOKS + 1, *(self.limits[row] for row in rows))
         batch = [replace(self.fitted[row], limit=num_tokens) for row in rows]
         choice = Unstopped([prompt.ids for prompt in batch], base)
-        began = time.monotonic()
+        device = base.compute.torch_device
+        preambles = Preambles(base.model, device)
         with answering(base.model):
-            new_ids(base.model, base.tokenizer, batch, choice, base.compute.torch_device)
+            preambles.put_into(DynamicCache(config=base.model.config), batch)
+            began = time.monotonic()
+            new_ids(base.model, base.tokenizer, batch, choice, device, preambles)
         first, last = choice.marks[0], choice.marks[-1]
         return first - began, (last - first) / max(num_tokens - 1, 1)
 
