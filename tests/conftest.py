@@ -68,6 +68,17 @@ def isolated_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture
+def quiet_transformers() -> Iterator[None]:
+    """Damaged folders make transformers talk."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    yield
+    logging.set_verbosity(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved GPT-2 of 2 layers, 64 wide, 256 positions, with its tokenizer of 512 entries."""

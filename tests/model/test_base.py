@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from peft_instruct.recipe.model_section import Architecture, ModelSection
 
 NO_HUB = HubState(False, "not asked")
 CPU = choose_compute("cpu", "fp32")
+
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 
 @pytest.fixture
@@ -216,14 +217,3 @@ def test_the_weights_of_an_adapter_are_not_those_of_a_base(folder: Path) -> None
 
 def test_a_config_is_read_as_it_stands(folder: Path) -> None:
     assert read_config(Location("a", folder))["n_positions"] == POSITIONS
-
-
-@pytest.fixture(autouse=True)
-def quiet_transformers() -> Iterator[None]:
-    """Damaged folders make transformers talk."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    yield
-    logging.set_verbosity(before)
