@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -24,10 +23,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RIVALS = REPOSITORY / "benchmarks" / "rivals"
-README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- rivals table: begin (benchmarks/compare_rivals.py --render) -->", "<!-- rivals table: end -->"
+import readme_table
+
+RIVALS = Path(__file__).resolve().parent / "rivals"
 # Program -> what its virtual environment needs; None: this one.
 PROGRAMS: dict[str, list[str] | None] = {
     "ours": None,
@@ -169,24 +167,24 @@ def table(record: dict[str, Any]) -> str:
             f"| {line['peak_resident_gb']:.1f} GB | {ratio} |"
         )
     environment = record["environment"]
-    versions = ", ".join(f"{name} {environment['versions'][name]}" for name in ("torch", "transformers", "trl", "peft"))
     num_rounds = min(len(line["ratios"]) for line in summary(record) if "ratios" in line)
     out.append("")
     out.append(
         f"{record['model']}, batch {record['batch_size']}, at least {num_rounds} alternating rounds of "
         f"{record['num_steps']} steps (fewer where rows come in random order); {environment['device_name']}, "
-        f"{versions}, {record['created'][:10]}. From `benchmarks/results/rivals_{environment['device']}.json`."
+        f"{readme_table.libraries(environment['versions'])}, {record['created'][:10]}. "
+        f"From `benchmarks/results/rivals_{environment['device']}.json`."
     )
     return "\n".join(out)
 
 
 def block() -> str:
     """The CPU's table between its marks, from the result file."""
-    return f"{BEGIN}\n{table(json.loads(_result('cpu').read_text(encoding='utf-8')))}\n{END}"
+    return readme_table.marked("rivals table", __file__, table(json.loads(_result("cpu").read_text(encoding="utf-8"))))
 
 
 def _result(device: str) -> Path:
-    return REPOSITORY / "benchmarks" / "results" / f"rivals_{device}.json"
+    return readme_table.RESULTS / f"rivals_{device}.json"
 
 
 def main() -> None:
@@ -205,10 +203,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="write the README's table from the CPU's result file")
     options = parser.parse_args()
     if options.render:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(
-            re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), text, flags=re.S), encoding="utf-8"
-        )
+        readme_table.write(block())
         return
     for record in compare(options):
         _result(options.device).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """The long forms of the fault tests, counted. `python benchmarks/robustness.py [--only kill --cases 50]`
 
 Writes results/robustness.json; a part that is run again with `--cases` adds to what is there, with another seed.
-`--render` prints the table of the README from it.
+`--render` writes the README's table from it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import readme_table
+
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
-RESULT = HERE / "results" / "robustness.json"
-BEGIN, END = "<!-- faults: begin (benchmarks/robustness.py --render) -->", "<!-- faults: end -->"
+RESULT = readme_table.RESULTS / "robustness.json"
 FUZZED = 5000
 
 
@@ -159,12 +160,11 @@ def block() -> str:
         found = record["faults"].get(name)
         said = f"{found['passed']:,} of {found['tried']:,} ({found['seconds']:.0f} s)" if found else "not run yet"
         lines.append(f"| {part.what} | {part.short} | {said} |")
-    versions = record["versions"]
-    libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "trl", "peft"))
     dates = sorted(found["date"] for found in record["faults"].values())
     when = f"; {dates[-1]}" if dates else ""
+    libraries = readme_table.libraries(record["versions"])
     source = f"{record['machine']}; {libraries}{when}. From `{RESULT.relative_to(HERE.parent)}`."
-    return "\n".join([BEGIN, *lines, "", source, END])
+    return readme_table.marked("faults", __file__, "\n".join([*lines, "", source]))
 
 
 def machine() -> str:
@@ -179,10 +179,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=[*PARTS, "fuzz"], help="a part; again for more")
     parser.add_argument("--cases", type=int, default=0, help="of each part, added to what is there; else all, anew")
-    parser.add_argument("--render", action="store_true", help="print the README's table and end")
+    parser.add_argument("--render", action="store_true", help="only write the README's table")
     asked = parser.parse_args()
     if asked.render:
-        print(block())
+        readme_table.write(block())
         return
     record = json.loads(RESULT.read_text(encoding="utf-8"))
     if (record["versions"], record["machine"]) != (library_versions(), machine()):

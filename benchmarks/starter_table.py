@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -22,12 +21,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RESULT = REPOSITORY / "benchmarks" / "results" / "starter_table.json"
-CURVE = REPOSITORY / "benchmarks" / "results" / "starter_full_curve.json"
+import readme_table
+
+RESULT = readme_table.RESULTS / "starter_table.json"
+CURVE = readme_table.RESULTS / "starter_full_curve.json"
 CURVE_RATES = (1e-4, 2e-4, 5e-4, 1e-3)
-README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- starter table: begin (benchmarks/starter_table.py --render) -->", "<!-- starter table: end -->"
 SEEDS = (0, 1, 2)
 METHODS = {
     "LoRA r=4": ("quickstart_lora", ["method.rank=4", "method.alpha=8"]),
@@ -162,11 +160,11 @@ def _skill_lines(runs: list[dict[str, Any]]) -> list[str]:
 
 def _machine(record: dict[str, Any]) -> str:
     stamp = record["environment"]
-    versions = ", ".join(f"{name} {stamp['versions'][name]}" for name in ("torch", "transformers", "trl", "peft"))
     seeds = len({run["seed"] for run in record["runs"]})
     return (
-        f"Mean (lowest–highest) of {seeds} seeds on {stamp['device_name']}, {stamp['threads']} threads; {versions}; "
-        f"{record['created'][:10]}. From `benchmarks/results/{RESULT.name}`."
+        f"Mean (lowest–highest) of {seeds} seeds on {stamp['device_name']}, {stamp['threads']} threads; "
+        f"{readme_table.libraries(stamp['versions'])}; {record['created'][:10]}. "
+        f"From `benchmarks/results/{RESULT.name}`."
     )
 
 
@@ -184,12 +182,7 @@ def _spread(runs: list[dict[str, Any]], key: str, shape: str) -> str:
 def block() -> str:
     """The table between its marks, from the result files."""
     curve = json.loads(CURVE.read_text(encoding="utf-8")) if CURVE.is_file() else None
-    return f"{BEGIN}\n{table(json.loads(RESULT.read_text(encoding='utf-8')), curve)}\n{END}"
-
-
-def rendered(readme: str) -> str:
-    """The README with the table between its marks replaced."""
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), readme, flags=re.DOTALL)
+    return readme_table.marked("starter table", __file__, table(json.loads(RESULT.read_text(encoding="utf-8")), curve))
 
 
 def main() -> None:
@@ -209,7 +202,7 @@ def main() -> None:
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         for record in measure_all(SEEDS[: options.seeds]):
             RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    readme_table.write(block())
 
 
 if __name__ == "__main__":

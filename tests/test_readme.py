@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -118,12 +117,8 @@ def test_the_cost_of_safe_checkpoints_is_that_of_its_result_file() -> None:
 
 @pytest.mark.parametrize("script", ["starter_table", "robustness", "compare_rivals", "generation"])
 def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.spec_from_file_location(script, REPOSITORY / "benchmarks" / f"{script}.py")
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    monkeypatch.setitem(sys.modules, script, module)  # dataclasses look themselves up there
-    found.loader.exec_module(module)
-    assert module.block() in README
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    assert importlib.import_module(script).block() in README
 
 
 def test_the_errors_of_dry_runs_are_the_worst_of_their_result_file() -> None:
