@@ -15,8 +15,13 @@ The number is the exit code. Texts read `place: what is wrong (value). what was 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MOST_PROBLEMS_SHOWN = 20
+MOST_CHARACTERS_QUOTED = 200
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
 """As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, and the C++ library (torch 2.13)."""
 
@@ -64,6 +69,21 @@ class Stopped(BaseException):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """What pydantic found, one line per wrong value: `place.in.it: what.`"""
+    lines = []
+    for finding in error.errors(include_url=False, include_input=False):
+        place = ".".join(map(str, finding["loc"]))
+        lines.append(f"{place}: {finding['msg']}." if place else f"{finding['msg']}.")
+    return lines
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, for within a line of ours: libraries say it on many lines, or say nothing."""
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return said[:MOST_CHARACTERS_QUOTED]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from peft_instruct.adapter.config import check_adapter_config
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
 from peft_instruct.data.templates import Template
 from peft_instruct.environment import HubState
-from peft_instruct.errors import AdapterError
+from peft_instruct.errors import AdapterError, first_line
 from peft_instruct.model.adapters import tensors_not_finite
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
@@ -216,7 +216,7 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         with safe_open(str(adapter.path / ADAPTER_WEIGHTS), "pt") as stored:
             in_file = set(stored.keys())
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-        raise AdapterError(f"{adapter.path}: does not fit its base ({str(error).splitlines()[0][:200]}).") from error
+        raise AdapterError(f"{adapter.path}: does not fit its base ({first_line(error)}).") from error
     in_model = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if in_file != in_model:
         odd = sorted(in_file ^ in_model)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from peft_instruct.errors import RecipeError
+from peft_instruct.errors import RecipeError, problems_of
 
 SCHEMA_VERSION = 1
 
@@ -215,12 +215,4 @@ def read_bench(path: Path) -> BenchFile:
     try:
         return BenchFile.model_validate_json(text)
     except ValidationError as error:
-        raise RecipeError.of(f"{path}: not a bench result of version {SCHEMA_VERSION}", _problems(error)) from error
-
-
-def _problems(error: ValidationError) -> list[str]:
-    lines = []
-    for finding in error.errors(include_url=False):
-        place = ".".join(map(str, finding["loc"]))
-        lines.append(f"{place}: {finding['msg']}." if place else f"{finding['msg']}.")
-    return lines
+        raise RecipeError.of(f"{path}: not a bench result of version {SCHEMA_VERSION}", problems_of(error)) from error

@@ -12,7 +12,7 @@ import click
 
 from peft_instruct import __version__
 from peft_instruct.cli.output import Progress, shown
-from peft_instruct.errors import PeftInstructError, Stopped, is_out_of_memory
+from peft_instruct.errors import PeftInstructError, Stopped, first_line, is_out_of_memory
 
 INTERRUPTED = 130
 
@@ -68,9 +68,8 @@ def main() -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
         _leave(
-            f"out of memory ({said}). Lower training.batch_size and raise accumulation, "
+            f"out of memory ({first_line(error)}). Lower training.batch_size and raise accumulation, "
             "lower data.max_length, or set training.gradient_checkpointing: true (--batch-size elsewhere).",
             1,
         )

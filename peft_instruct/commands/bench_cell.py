@@ -14,7 +14,7 @@ from typing import Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import HubState, prepare_environment
-from peft_instruct.errors import PeftInstructError
+from peft_instruct.errors import PeftInstructError, first_line
 from peft_instruct.recipe import Recipe
 from peft_instruct.secrets import hide_secrets
 
@@ -34,7 +34,7 @@ def run_cell(recipe: Recipe, num_warmup: int, hub: HubState, exact_length: int |
         with tempfile.TemporaryDirectory(prefix="peft-instruct-cell-") as folder:
             return {"measured": measure_cell(recipe, num_warmup, hub, Path(folder), exact_length)}
     except torch.OutOfMemoryError as error:
-        return {"failed": f"out of memory ({str(error).splitlines()[0]})"}
+        return {"failed": f"out of memory ({first_line(error)})"}
     except PeftInstructError as error:
         return {"failed": hide_secrets(str(error))}
 

@@ -12,7 +12,7 @@ from typing import Any
 from peft_instruct.data.prepare import read_instruction_data
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.environment import prepare_environment
-from peft_instruct.errors import DatasetError
+from peft_instruct.errors import DatasetError, first_line
 from peft_instruct.evaluation.ledger import LedgerEntry, Suspects, read_ledger, suspects
 from peft_instruct.recipe import Recipe, load_recipe
 from peft_instruct.recipe.shipped import find_adapter
@@ -112,7 +112,7 @@ def _rows_of(path: Path) -> tuple[dict[str, PromptCompletion], str]:
     try:
         data = read_instruction_data(recipe.data, recipe.training.seed, manifest.prompt_template())
     except DatasetError as error:
-        return {}, f"the rows cannot be shown ({str(error).splitlines()[0]})"
+        return {}, f"the rows cannot be shown ({first_line(error)})"
     if data.fingerprint != manifest.data_fingerprint:
         return {}, "the rows cannot be shown: the data is not that of the training any more"
     return {row.origin: row for row in data.train}, ""

@@ -10,6 +10,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.errors import first_line
 
 DISTRIBUTION = "peft-instruct"
 HUB_ID_TO_ASK_FOR = "gpt2"
@@ -172,7 +173,7 @@ def _quantization_problem() -> str:
     try:
         back = dequantize_4bit(*quantize_4bit(weights, quant_type="nf4"))
     except (RuntimeError, NotImplementedError, OSError, ValueError) as error:
-        return f"bitsandbytes does not work here ({str(error).splitlines()[0]})"
+        return f"bitsandbytes does not work here ({first_line(error)})"
     furthest = float((back - weights).abs().max())
     return "" if furthest < QUANTIZATION_TOLERANCE else f"bitsandbytes gives wrong values here (off by {furthest:.2f})"
 

@@ -14,7 +14,7 @@ from peft_instruct.data.rendering import ChatTemplateError, render_chat
 from peft_instruct.data.template import ANSWER, Template
 from peft_instruct.data.tokens import special_tokens
 from peft_instruct.data.types import Example, Exchange, Prompt
-from peft_instruct.errors import RecipeError
+from peft_instruct.errors import RecipeError, first_line
 
 Messages = Sequence[tuple[str, str]]
 
@@ -116,5 +116,5 @@ def _rendered(tokenizer: Any, messages: Messages, asks: bool = False) -> str:
     try:
         source = tokenizer.get_chat_template()
     except ValueError as error:
-        raise ChatTemplateError(str(error).splitlines()[0][:200]) from error
+        raise ChatTemplateError(first_line(error)) from error
     return render_chat(source, said, asks, {name: str(token) for name, token in tokenizer.special_tokens_map.items()})

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from peft_instruct.errors import DatasetError
+from peft_instruct.errors import DatasetError, first_line
 
 MOST_EXPANSION = 100
 LEAST_EXPANSION_BYTES = 64 << 20
@@ -32,7 +32,7 @@ def read_content(path: Path) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: not whole, or not packed as {path.suffix} ({error}). Pack it again.") from error
     except OSError as error:
-        what = error.strerror or str(error).splitlines()[0]
+        what = error.strerror or first_line(error)
         raise DatasetError(f"{path}: cannot be read ({what}).") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from peft_instruct.data.content import MOST_EXPANSION, most_unpacked, read_content
 from peft_instruct.data.json_rows import BadRowError, read_json_array, read_json_lines
 from peft_instruct.data.types import Row
-from peft_instruct.errors import DatasetError
+from peft_instruct.errors import DatasetError, first_line
 from peft_instruct.recipe.shipped import PACKAGE
 
 STARTER = "starter:"
@@ -168,7 +168,7 @@ def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
                 raise bomb
             yield Row(values, f"{path}:{number}")
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DatasetError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
+        raise DatasetError(f"{path}: not a parquet file ({first_line(error)}).") from error
 
 
 def _from_hub(source: str, revision: str) -> Rows:
@@ -191,9 +191,8 @@ def _from_hub(source: str, revision: str) -> Rows:
     except DatasetNotFoundError as error:
         raise DatasetError(f"{source}: no such file, and no such dataset on the hub (revision {revision}).") from error
     except (ConnectionError, OSError, DatasetsError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
-            f"{source}: cannot be loaded from the hub ({first_line}). "
+            f"{source}: cannot be loaded from the hub ({first_line(error)}). "
             f"Ways on: a local file (--set data.train=FILE.json), or `peft-instruct train quickstart_lora`."
         ) from error
     digest = hashlib.sha256(f"{source}@{revision}:{split}:{loaded._fingerprint}".encode()).hexdigest()

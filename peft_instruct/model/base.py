@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from peft_instruct.errors import ModelError, RecipeError, UnavailableError
+from peft_instruct.errors import ModelError, RecipeError, UnavailableError, first_line
 from peft_instruct.model.device import DTYPES, Compute
 from peft_instruct.model.dropout import set_dropout
 from peft_instruct.model.kernels import use_fast_kernels
@@ -124,12 +124,11 @@ def _pretrained_model(section: ModelSection, location: Location, compute: Comput
         )
     except ImportError as error:
         raise UnavailableError(
-            f"model.quantization: {section.quantization} needs bitsandbytes ({str(error).splitlines()[0]}). "
+            f"model.quantization: {section.quantization} needs bitsandbytes ({first_line(error)}). "
             "pip install bitsandbytes, or set model.quantization: none."
         ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"model.base: {location.id!r} cannot be loaded ({first_line}).") from error
+        raise ModelError(f"model.base: {location.id!r} cannot be loaded ({first_line(error)}).") from error
     missing = sorted(key for key in loading["missing_keys"] if not key.endswith("lm_head.weight"))
     if missing or loading["mismatched_keys"]:
         raise ModelError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.environment import DEFAULT_ENDPOINT, HubState
-from peft_instruct.errors import ModelError
+from peft_instruct.errors import ModelError, first_line
 from peft_instruct.model.screening import MOST_BYTES, model_problems, read_json
 from peft_instruct.recipe.shipped import PACKAGE
 
@@ -86,7 +86,7 @@ def _fetch(base: str, revision: str, hub: HubState, place: str) -> Location:
             f"{place}: {base!r} is no folder here and no model on {endpoint} (or private: log in)."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        said = hub.reason or f"{endpoint}: {_first_line(error)}"
+        said = hub.reason or f"{endpoint}: {first_line(error)}"
         tried = f"a folder here: none; the hub cache: not in it; the hub: {said}"
         raise ModelError(
             f"{place}: {base!r} (revision {revision}) is not on this machine. Tried {tried}. Ways on: a folder with "
@@ -142,7 +142,3 @@ def weight_fingerprint(location: Location) -> str:
             for block in iter(lambda: stream.read(1 << 22), b""):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from peft_instruct.data.chat_templates import own_template
 from peft_instruct.data.template import Template
 from peft_instruct.data.tokens import special_tokens
-from peft_instruct.errors import ModelError
+from peft_instruct.errors import ModelError, first_line
 from peft_instruct.model.screening import tokenizer_problems
 
 PROBE = 'Name 3 colours: red, "green" & blue.\n\n### Response:\nIt’s 100 % – naïve café, 東京 🙂\n'
@@ -34,7 +34,7 @@ def load_tokenizer(folder: Path, place: str = "model.base", stop: str = "") -> P
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{place}: no usable tokenizer in {folder.name} ({_first_line(error)}).") from error
+        raise ModelError(f"{place}: no usable tokenizer in {folder.name} ({first_line(error)}).") from error
     if len(tokenizer) < SMALLEST_VOCABULARY:
         raise ModelError(
             f"{place}: the tokenizer in {folder.name} knows {len(tokenizer)} tokens. expected tokenizer.json, or "
@@ -75,7 +75,3 @@ def check_fits(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int, place: 
             f"{place}: the tokenizer's largest id is {largest}, the model's vocabulary has {vocabulary_size} rows. "
             "They do not belong together: name the model's own tokenizer under model.tokenizer, or remove that key."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

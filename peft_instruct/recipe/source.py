@@ -13,7 +13,7 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from peft_instruct.errors import RecipeError
+from peft_instruct.errors import RecipeError, first_line
 
 MOST_BYTES = 1 << 20
 # Aliases are shared references until they are walked: nine levels of them are a billion nodes.
@@ -64,8 +64,7 @@ def read_source(path: Path) -> Source:
     except MarkedYAMLError as error:
         raise RecipeError(f"{_mark(label, error)}: not valid YAML: {_yaml_problem(error)}.") from error
     except (YAMLError, ValueError, RecursionError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecipeError(f"{label}: not valid YAML: {first_line}.") from error
+        raise RecipeError(f"{label}: not valid YAML: {first_line(error)}.") from error
     if not isinstance(loaded, dict):
         found = "is empty" if loaded is None else "is a list" if isinstance(loaded, list) else "is a single value"
         raise RecipeError(f"{label}:1:1: {found}. expected a mapping with `model:` and `data:`.")

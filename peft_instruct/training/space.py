@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from peft_instruct.errors import PeftInstructError
+from peft_instruct.errors import PeftInstructError, first_line
 from peft_instruct.model.adapters import has_adapter
 
 STATES_PER_WEIGHT = 2
@@ -54,7 +54,7 @@ def refused(error: Exception, place: Path, what_is_left: str, hint: str) -> Peft
         what_is_left: a sentence about the last good checkpoint.
         hint: the command that goes on.
     """
-    said = (getattr(error, "strerror", None) or str(error).splitlines()[0])[:160]
+    said = getattr(error, "strerror", None) or first_line(error)
     there = next(folder for folder in (place, *place.parents) if folder.is_dir())
     try:
         free = f"{shutil.disk_usage(there).free / 1e6:.1f} MB free"
