@@ -5,23 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from peft_instruct.data.importers.blocks import Block, questions, spelled_out
+from peft_instruct.data.importers.blocks import Block, spelled_out
 from peft_instruct.data.importers.export import Export
-from peft_instruct.data.importers.faq_html import page_of
+from peft_instruct.data.importers.faq_html import read_pages
 from peft_instruct.data.importers.html_text import html_to_blocks
-from peft_instruct.data.importers.types import Broken, Found
+from peft_instruct.data.importers.types import Found
 
 _FRONT_MATTER = re.compile(r"---\n.*?\n---\n", re.DOTALL)
 
 
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     """One conversation of two messages per question."""
-    for name in names:
-        page = page_of(export, name)
-        if isinstance(page, Broken):
-            yield page
-        else:
-            yield from questions(name, list(_blocks(page)))
+    return read_pages(export, names, _blocks)
 
 
 def _blocks(page: str) -> Iterator[Block]:
