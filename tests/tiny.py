@@ -149,3 +149,34 @@ evaluation:
         encoding="utf-8",
     )
     return path
+
+
+def write_checkpoint_files(folder: Path, step: int) -> None:
+    """What a checkpoint of a whole model holds at least, with nothing learned in it."""
+    from dataclasses import asdict
+
+    from transformers import TrainerState
+
+    from peft_instruct.training.state_file import write_state
+
+    folder.mkdir(parents=True)
+    write_state({}, folder / "state.safetensors")
+    write_state({}, folder / "model.safetensors")
+    (folder / "trainer_state.json").write_text(json.dumps(asdict(TrainerState(global_step=step))), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n', encoding="utf-8")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+
+
+def write_whole_model(adapter: Path, folder: Path) -> Path:
+    """The adapter merged into a model folder, without the proofs (and the process of its own) of `merge`."""
+    from peft_instruct.adapter.folder import load_tuned, open_adapter, write_model
+    from peft_instruct.adapter.manifest import stamp_files, write_manifest
+    from peft_instruct.environment import HubState
+    from peft_instruct.model.device import choose_compute
+
+    opened = open_adapter(adapter)
+    tuned = load_tuned(opened, choose_compute("cpu", "fp32"), HubState(False, "a test"))
+    write_model(tuned.model.merge_and_unload(), tuned.tokenizer, folder)
+    manifest = opened.manifest.model_copy(update={"kind": "merged", "files": stamp_files(folder)})
+    write_manifest(folder, manifest)
+    return folder

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from listeners import silent
 
 from peft_instruct.adapter import merge as merging
 from peft_instruct.adapter.folder import load_tuned, open_adapter
@@ -21,10 +22,6 @@ from peft_instruct.model.device import choose_compute
 
 OFFLINE = HubState(False)
 QUICK = ("training.max_steps=6", "evaluation.rows=0", "samples.count=0")
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.mark.parametrize("switch", ["method.rslora=true", "method.dora=true", "method.targets=attention"])

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from listeners import silent
 
 from peft_instruct.bench.records import read_bench
 from peft_instruct.commands import bench as module
@@ -20,17 +21,13 @@ from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import load_recipe
 
 
-def quiet(line: str) -> None:
-    """Progress that nobody reads."""
-
-
 @pytest.fixture(scope="module")
 def result(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchResult:
     """The tiny recipe on a CPU, in a process of its own, and on a CUDA device that this machine is said not to have."""
     out = tmp_path_factory.mktemp("bench") / "a.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("peft_instruct.model.device.available_devices", lambda: ["cpu"])
-        return bench(str(tiny_recipe), devices=["cuda", "cpu"], steps=2, warmup=1, out=out, say=quiet)
+        return bench(str(tiny_recipe), devices=["cuda", "cpu"], steps=2, warmup=1, out=out, say=silent)
 
 
 def test_an_absent_device_is_a_row_that_says_so_and_has_no_figures(result: BenchResult) -> None:
@@ -89,7 +86,7 @@ def test_a_bench_that_is_interrupted_keeps_the_cells_it_has(
     monkeypatch.setattr(module, "run_isolated", once)
     out = tmp_path / "c.json"
     with pytest.raises(KeyboardInterrupt):
-        bench(str(tiny_recipe), devices=["cpu"], batch_sizes=[8, 4], out=out, say=quiet)
+        bench(str(tiny_recipe), devices=["cpu"], batch_sizes=[8, 4], out=out, say=silent)
     assert [row.status for row in read_bench(out).rows] == ["measured"]
 
 
@@ -142,7 +139,7 @@ def test_a_sweep_is_measured_fitted_said_and_drawn(
     out, plot = tmp_path / "s.json", tmp_path / "s.svg"
     words = ["length=32,64,128", "method=lora,full"]
     found = bench(
-        str(tiny_recipe), ["data.max_length=100"], devices=["cpu"], sweeps=words, out=out, plot=plot, say=quiet
+        str(tiny_recipe), ["data.max_length=100"], devices=["cpu"], sweeps=words, out=out, plot=plot, say=silent
     )
     assert [request["exact_length"] for request in asked] == [32, 64, 128, None, None]
     assert [request["recipe"]["data"]["max_length"] for request in asked] == [100] * 5
@@ -160,9 +157,9 @@ def test_a_sweep_is_measured_fitted_said_and_drawn(
 
 def test_a_plot_without_a_sweep_is_refused_before_anything_is_measured(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--plot draws what --sweep measures"):
-        bench(str(tiny_recipe), plot=tmp_path / "a.svg", say=quiet)
+        bench(str(tiny_recipe), plot=tmp_path / "a.svg", say=silent)
     with pytest.raises(RecipeError, match="cannot be written"):
-        bench(str(tiny_recipe), sweeps=["rank"], plot=tmp_path / "no" / "a.svg", say=quiet)
+        bench(str(tiny_recipe), sweeps=["rank"], plot=tmp_path / "no" / "a.svg", say=silent)
 
 
 def test_rows_of_a_length_sweep_are_trained_on(tiny_recipe: Path) -> None:
@@ -175,7 +172,7 @@ def test_rows_of_a_length_sweep_are_trained_on(tiny_recipe: Path) -> None:
 @pytest.mark.parametrize(("steps", "warmup"), [(0, 3), (5, -1)])
 def test_a_bench_of_nothing_is_refused(tiny_recipe: Path, steps: int, warmup: int) -> None:
     with pytest.raises(RecipeError, match="expected at least 1 after 0 or more"):
-        bench(str(tiny_recipe), steps=steps, warmup=warmup, say=quiet)
+        bench(str(tiny_recipe), steps=steps, warmup=warmup, say=silent)
 
 
 def test_compare_without_a_file_is_refused() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listeners import silent
+from tiny import write_whole_model
 
-from peft_instruct.adapter.folder import load_tuned, open_adapter, write_model
-from peft_instruct.adapter.manifest import stamp_files, write_manifest
+from peft_instruct.adapter.folder import load_tuned, open_adapter
+from peft_instruct.adapter.manifest import write_manifest
 from peft_instruct.commands.evaluate import EvaluateResult, evaluate
 from peft_instruct.data.prepare import read_instruction_data
 from peft_instruct.data.tokens import tokenize
@@ -27,22 +29,8 @@ NO_HUB = HubState(False, "a test")
 CPU = choose_compute("cpu", "fp32")
 
 
-def quiet(line: str) -> None:
-    """A listener that does not listen."""
-
-
-def write_whole_model(adapter: Path, folder: Path) -> Path:
-    """The adapter merged into a model folder, without the proofs (and the process of its own) of `merge`."""
-    opened = open_adapter(adapter)
-    tuned = load_tuned(opened, CPU, NO_HUB)
-    write_model(tuned.model.merge_and_unload(), tuned.tokenizer, folder)
-    manifest = opened.manifest.model_copy(update={"kind": "merged", "files": stamp_files(folder)})
-    write_manifest(folder, manifest)
-    return folder
-
-
 def run(adapter: Path, **given: Any) -> EvaluateResult:
-    return evaluate(str(adapter), device="cpu", **{"say": quiet, **given})
+    return evaluate(str(adapter), device="cpu", **{"say": silent, **given})
 
 
 def loss_of(model: Any, tokenizer: Any, recipe_path: Path) -> float:
@@ -175,7 +163,7 @@ def test_rows_that_changed_since_training_are_refused(tiny_recipe: Path, tiny_ro
     rows = tmp_path / "rows.json"
     shutil.copyfile(tiny_rows_file, rows)
     overrides = (f"data.train={rows}", "training.max_steps=2", "samples.count=0", "evaluation.rows=0")
-    adapter = train(str(tiny_recipe), overrides, out=tmp_path / "adapter", say=quiet).folder
+    adapter = train(str(tiny_recipe), overrides, out=tmp_path / "adapter", say=silent).folder
     assert run(adapter, rows=0).tuned.num_rows == 8
     rows.write_text(json.dumps(json.loads(rows.read_text())[1:]))
     with pytest.raises(DatasetError, match="fingerprint differs"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from listeners import silent
 from tiny import write_tiny_recipe
 
 from peft_instruct.adapter.folder import open_adapter
@@ -21,10 +22,6 @@ from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError
 
 QUICK = ("training.max_steps=2", "evaluation.rows=0", "samples.count=0")
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_rows
+from tiny import tiny_rows, write_whole_model
 
-from peft_instruct.adapter.folder import load_tuned, open_adapter, write_model
-from peft_instruct.adapter.manifest import stamp_files, write_manifest
+from peft_instruct.adapter.folder import load_tuned, open_adapter
 from peft_instruct.commands.generate import GenerateResult, generate
 from peft_instruct.commands.train import train
 from peft_instruct.data.templates import ALPACA
@@ -39,16 +38,6 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path
     """An adapter trained for long enough that its completions are words, of several lengths."""
     overrides = ("training.max_steps=60", "samples.count=0", "evaluation.rows=0")
     return train(str(tiny_recipe), overrides, out=tmp_path_factory.mktemp("talks") / "tiny-lora", say=quiet).folder
-
-
-def write_whole_model(adapter: Path, folder: Path) -> Path:
-    """The adapter merged into a model folder, without the proofs (and the process of its own) of `merge`."""
-    opened = open_adapter(adapter)
-    tuned = load_tuned(opened, CPU, NO_HUB)
-    write_model(tuned.model.merge_and_unload(), tuned.tokenizer, folder)
-    manifest = opened.manifest.model_copy(update={"kind": "merged", "files": stamp_files(folder)})
-    write_manifest(folder, manifest)
-    return folder
 
 
 def run(adapter: Path, instruction: str | None = None, **given: Any) -> GenerateResult:

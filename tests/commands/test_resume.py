@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from listeners import silent, stop_when
+from tiny import write_checkpoint_files
 
 from peft_instruct.adapter.storage import LOCK
 from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
@@ -27,24 +27,10 @@ SMALL = ("training.max_steps=6", "training.batch_size=4", "data.limit=12", "trai
          "samples.count=0", "training.warmup=0", "data.validation_fraction=0")  # fmt: skip
 
 
-def silent(line: str) -> None:
-    pass
-
-
-def stop_when(text: str, number: int = signal.SIGTERM) -> Callable[[str], None]:
-    """A `say` that sends this process a signal when it hears a text."""
-
-    def say(line: str) -> None:
-        if line.startswith(text):
-            os.kill(os.getpid(), number)
-
-    return say
-
-
 def committed(work: Path, step: int, recipe: dict[str, Any] | None = None) -> Path:
     """A whole checkpoint without a weight in it."""
     folder = checkpoint_folder(work / "checkpoints", step)
-    folder.mkdir(parents=True)
+    write_checkpoint_files(folder, step)
     manifest = CheckpointManifest(
         step=step, max_steps=9, is_last=False, best_step=None, seconds=0.0, recipe=recipe or {}, base_fingerprint="",
         data_fingerprint="", environment={}, world_size=1, files={},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from listeners import silent
 from safetensors.torch import load_file
 
 from peft_instruct.adapter.folder import open_adapter
@@ -16,10 +17,6 @@ from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError, RecipeError
 
 QUICK = ("training.max_steps=3", "evaluation.rows=0", "samples.count=0")
-
-
-def silent(line: str) -> None:
-    pass
 
 
 @pytest.fixture

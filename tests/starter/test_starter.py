@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from listeners import silent
 from safetensors import safe_open
 
 from peft_instruct.commands.generate import generate
@@ -15,10 +16,6 @@ from peft_instruct.data.sources import read_rows
 from peft_instruct.model.location import STARTER_FOLDER, Location
 from peft_instruct.model.tokenizer import load_tokenizer
 from peft_instruct.starter.world import rows
-
-
-def silent(line: str) -> None:
-    pass
 
 
 def test_the_base_is_at_most_8_mb_in_bf16_and_its_tokenizer_has_one_special_token() -> None:

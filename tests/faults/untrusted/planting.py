@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from listeners import silent
 
 from peft_instruct.adapter.manifest import AdapterManifest, stamp_files, write_manifest
 from peft_instruct.commands.evaluate import evaluate
@@ -39,10 +40,6 @@ class Touch:
 
     def __reduce__(self) -> Any:
         return os.system, (f'touch "{self.canary}"',)
-
-
-def silent(line: str) -> None:
-    pass
 
 
 def payloads(canary: Path, tmp_path: Path) -> dict[str, bytes]:
@@ -85,3 +82,4 @@ def refused(act: Callable[[], Any]) -> PeftInstructError:
     with pytest.raises(PeftInstructError) as caught:
         act()
     assert caught.value.exit_code in (2, 3, 4)
+    return caught.value

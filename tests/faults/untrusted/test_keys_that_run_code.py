@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planting import World, refused, silent
+from listeners import silent
+from planting import World, refused
 
 from peft_instruct.adapter.folder import open_adapter
 from peft_instruct.adapter.manifest import write_manifest

@@ -210,3 +210,4 @@ def test_a_parquet_column_that_claims_to_be_a_pickle_of_python_is_plain_data(can
     parquet.write_table(arrow.table([["a"], ["b"]], schema=schema), tmp_path / "rows.parquet")
     with suppress(DatasetError):
         read_rows(str(tmp_path / "rows.parquet"))
+    assert not canary.exists()
