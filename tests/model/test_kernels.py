@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_instruct.model import kernels
 from peft_instruct.model.kernels import use_fast_kernels
@@ -64,6 +65,33 @@ def test_logits_and_gradients_equal_those_of_sdpa(make, longest, padded, monkeyp
         assert (gradient - quick_gradients[name]).norm() <= 1e-5 * max(1e-3, float(gradient.norm())), name
 
 
+@pytest.mark.parametrize("scaling", [None, 0.3])
+@pytest.mark.parametrize("longest", [192, 5], ids=["plain products", "torch's own"])
+@pytest.mark.parametrize("num_queries", [1, 4, 9])
+@pytest.mark.parametrize("kind", ["no mask", "Boolean", "added"])
+def test_attention_is_that_of_sdpa_for_every_mask_scale_and_length(
+    kind: str, num_queries: int, longest: int, scaling: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer queries than keys: the others are in a cache."""
+    monkeypatch.setattr(kernels, "LONGEST_PLAIN", {torch.float32: longest})
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 3, num_queries, 8), torch.randn(2, 3, 9, 8), torch.randn(2, 3, 9, 8)
+    allowed = torch.rand(2, 1, num_queries, 9) < 0.7
+    allowed[..., 0] = True
+    added = torch.where(allowed, torch.randn(allowed.shape), torch.tensor(float("-inf")))
+    mask = {"no mask": None, "Boolean": allowed, "added": added}[kind]
+    found, _ = kernels.attention_for_length(torch.nn.Module(), query, key, value, mask, scaling=scaling)
+    expected, _ = sdpa_attention_forward(torch.nn.Module(), query, key, value, mask, scaling=scaling)
+    torch.testing.assert_close(found, expected)
+
+
+def test_off_the_cpu_and_where_it_is_not_asked_for_attention_stays_as_it_is() -> None:
+    for model, asked in ((gpt2().to("meta"), True), (gpt2(), False)):
+        use_fast_kernels(model, attention=asked)
+        assert model.config._attn_implementation == "sdpa"
+        assert {type(block.mlp.act).__name__ for block in model.transformer.h} == {"GELUTanh"}
+
+
 def test_without_a_mask_attention_is_causal() -> None:
     model = fast(gpt2())
     ids = torch.randint(0, 64, (2, 30))
@@ -73,7 +101,9 @@ def test_without_a_mask_attention_is_causal() -> None:
         assert model(input_ids=ids).logits[:, :-1].equal(model(input_ids=changed).logits[:, :-1])
 
 
-def test_dropout_of_attention_drops_and_keeps_the_mean() -> None:
+@pytest.mark.parametrize("longest", [192, 10], ids=["plain products", "torch's own"])
+def test_dropout_of_attention_drops_and_keeps_the_mean(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "LONGEST_PLAIN", {torch.float32: longest})
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, 20, 8) for _ in range(3))
     exact, _ = kernels.attention_for_length(torch.nn.Module(), query, key, value, None)

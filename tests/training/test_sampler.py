@@ -130,3 +130,19 @@ def test_batches_by_tokens_that_processes_take_side_by_side_have_like_lengths() 
     longest = [max(of[row] for row in batch) for batch in batches]
     turns = [longest[at : at + 3] for at in range(0, len(batches) - len(batches) % 3, 3)]
     assert sum(map(max, turns)) / sum(sum(turn) / 3 for turn in turns) < 1.05
+
+
+@pytest.mark.parametrize(("passes", "processes", "num_windows"), [(1, 1, 16), (4, 1, 8), (1, 2, 8), (8, 4, 8)])
+def test_an_epoch_has_at_least_eight_windows_of_at_most_fifty_steps(
+    passes: int, processes: int, num_windows: int
+) -> None:
+    """8,000 rows of 10 tokens are 800 batches of 100: as steps 800, 200, 400 or 25, in windows of 50, 25, 50 or 3."""
+    sampler = budgeted([10] * 8000, 100, batches_per_step=passes, num_processes=processes)
+    assert (sampler.num_windows, len(sampler)) == (num_windows, 800)
+
+
+def test_of_few_rows_not_the_same_meet_in_every_epoch() -> None:
+    first, second = (
+        {frozenset(found[at : at + 4]) for at in range(0, 64, 4)} for found in (order(64), order(64, epoch=1))
+    )
+    assert len(first & second) <= 2
