@@ -16,8 +16,9 @@ from peft_instruct.bench.cells import plan
 from peft_instruct.commands import doctor
 from peft_instruct.model.device import available_devices, choose_compute, environment_stamp, synchronize
 from peft_instruct.recipe import load_recipe
-from peft_instruct.training import guarded, resumable
+from peft_instruct.training import guarded
 from peft_instruct.training.arguments import sft_arguments
+from peft_instruct.training.random_state import random_state, set_random_state
 
 
 class AppleGpu:
@@ -60,17 +61,10 @@ def test_a_clock_waits_for_it(mps: AppleGpu) -> None:
     assert mps.calls == ["synchronize"]
 
 
-def test_its_generator_goes_into_a_checkpoint_and_back(mps: AppleGpu) -> None:
-    kept = resumable.random_state()
-    mps.state = torch.tensor([7])
-    resumable.set_random_state(kept)
-    assert mps.state.tolist() == [1]
-
-
-def test_its_generator_is_set_back_where_a_step_is_begun_anew(mps: AppleGpu) -> None:
-    kept = guarded._random_state()
+def test_its_generator_is_set_back_from_a_checkpoint_and_where_a_step_is_begun_anew(mps: AppleGpu) -> None:
+    kept = random_state()
     drawn, mps.state = torch.rand(3), torch.tensor([7])
-    guarded._restore_random_state(kept)
+    set_random_state(kept)
     assert mps.state.tolist() == [1]
     assert torch.rand(3).equal(drawn)
 

@@ -8,15 +8,19 @@ from typing import Any
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 
-from peft_instruct.errors import AdapterError
+from peft_instruct.errors import AdapterError, first_line
 from peft_instruct.model.screening import read_json
 
 MOST_BYTES = 1 << 20
 MOST_TARGETS = 10_000
-SAID = frozenset({
-    "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r",
-    "revision", "target_modules", "use_dora", "use_rslora",
-})  # fmt: skip
+LARGEST_NUMBER = 1e9
+OPTIONAL = {
+    **dict.fromkeys(("base_model_name_or_path", "revision"), "a name or null"),
+    **dict.fromkeys(("fan_in_fan_out", "inference_mode", "use_dora", "use_rslora"), "true or false"),
+    "peft_version": "a version",
+}
+TYPES = {"a name or null": (str, type(None)), "true or false": (bool,), "a version": (str,)}
+SAID = frozenset({*OPTIONAL, "lora_alpha", "lora_dropout", "r", "target_modules"})
 """What an adapter of ours says. Every other key must be PEFT's default: there are keys that import modules, read files,
 repeat layers, or change the base (peft 0.21: megatron_core, loftq_config, corda_config, layer_replication, pissa)."""
 
@@ -31,7 +35,7 @@ def check_adapter_config(path: Path, weights: Path) -> None:
         config = read_json(path, MOST_BYTES)
         ranks = _ranks(weights)
     except (OSError, ValueError, SafetensorError) as error:
-        raise AdapterError(f"{path.parent}: cannot be read ({str(error).splitlines()[0][:200]}).") from error
+        raise AdapterError(f"{path.parent}: cannot be read ({first_line(error)}).") from error
     if not isinstance(config, dict):
         raise AdapterError(f"{path}: not a mapping of keys.")
     problems = [*_unasked(config), *_odd_sizes(config, ranks)]
@@ -50,7 +54,7 @@ def _unasked(config: dict[str, Any]) -> list[str]:
 
 def _odd_sizes(config: dict[str, Any], ranks: set[int]) -> list[str]:
     problems = []
-    if ranks != {config.get("r")}:
+    if list(ranks) != [config.get("r")]:
         problems.append(f"r: is {str(config.get('r'))[:60]}. expected the rank of the weights, {sorted(ranks)[:3]}.")
     targets = config.get("target_modules")
     names = targets if isinstance(targets, list) else []
@@ -58,9 +62,14 @@ def _odd_sizes(config: dict[str, Any], ranks: set[int]) -> list[str]:
         problems.append(f"target_modules: is {str(targets)[:60]!r}. expected a list of names.")
     numbers = {key: config.get(key) for key in ("lora_alpha", "lora_dropout")}
     problems += [
-        f"{key}: is {str(value)[:60]!r}. expected a number."
+        f"{key}: is {str(value)[:60]!r}. expected a number from 0 on."
         for key, value in numbers.items()
-        if not isinstance(value, int | float)
+        if not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER
+    ]
+    problems += [
+        f"{key}: is {str(config[key])[:60]!r}. expected {wanted}."
+        for key, wanted in OPTIONAL.items()
+        if key in config and not isinstance(config[key], TYPES[wanted])
     ]
     return problems
 

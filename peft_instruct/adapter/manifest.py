@@ -6,16 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from peft_instruct.adapter.storage import (
     LOCK,
     MANIFEST,
     FileStamp,
     Record,
+    Sealed,
     damage,
-    is_sealed,
     pickles,
+    read_sealed,
     seal,
     stamp,
     write_last,
@@ -29,7 +30,6 @@ from peft_instruct.model.location import STARTER, Location, weight_fingerprint
 from peft_instruct.recipe.schema import GenerationSection
 
 FORMAT_VERSION = 1
-MOST_MANIFEST_BYTES = 16 << 20
 FOR_PEOPLE = frozenset({"README.md", "report.html", "loss.svg", "metrics.jsonl"})
 """Files that nothing is computed from: a card may be edited for the hub."""
 
@@ -71,14 +71,14 @@ class GoldenIds(Record):
     completion: list[int]
 
 
-class AdapterManifest(Record):
+class AdapterManifest(Sealed):
     format_version: int = FORMAT_VERSION
     name: str
     kind: Literal["lora", "full", "merged"]
     created: str
     base: BaseIdentity
     template: TemplateRecord
-    golden: list[GoldenIds]
+    golden: list[GoldenIds] = Field(min_length=len(GOLDEN_EXAMPLES), max_length=len(GOLDEN_EXAMPLES))
     generation: GenerationSection
     recipe_sha256: str
     data_fingerprint: str
@@ -86,7 +86,6 @@ class AdapterManifest(Record):
     metrics: dict[str, Any] = Field(default_factory=dict)
     proofs: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, FileStamp]
-    seal: str = ""
 
     def prompt_template(self) -> Template:
         return Template(**self.template.model_dump())
@@ -178,18 +177,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
         raise AdapterError(
             f"{folder}: no {MANIFEST}, so it is not a finished adapter. Train again, or name a finished one."
         )
-    if path.stat().st_size > MOST_MANIFEST_BYTES:
-        raise AdapterError(f"{path}: larger than {MOST_MANIFEST_BYTES} bytes, which no manifest of ours is.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        manifest = AdapterManifest.model_validate_json(text)
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise AdapterError(f"{path}: damaged ({str(error).splitlines()[0]}). Restore it, or train again.") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise AdapterError(f"{path}: format {manifest.format_version}. this version reads {FORMAT_VERSION}.")
-    # What an earlier version wrote has no seal.
-    if manifest.seal and not is_sealed(text, manifest.seal):
-        raise AdapterError(f"{path}: damaged (its content was changed). Restore it, or train again.")
+    manifest = read_sealed(path, AdapterManifest, FORMAT_VERSION, " Restore it, or train again.")
     problems = _damage(folder, manifest)
     if problems:
         raise AdapterError.of(str(folder), problems)

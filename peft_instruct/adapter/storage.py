@@ -6,17 +6,31 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from peft_instruct.errors import AdapterError, problems_of
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+MOST_MANIFEST_BYTES = 16 << 20
 _UNSEALED = '"seal": ""'
 
 
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sealed(Record):
+    """What a manifest is besides its content; `seal` is over every byte of the file."""
+
+    format_version: int
+    seal: str = ""
+
+
+AnySealed = TypeVar("AnySealed", bound=Sealed)
 
 
 class FileStamp(Record):
@@ -33,9 +47,9 @@ def damage(folder: Path, files: Mapping[str, FileStamp]) -> list[str]:
     problems = []
     for name, expected in files.items():
         file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
+        if "\0" in name or not file.resolve().is_relative_to(folder.resolve()):
             problems.append(f"{name}: outside the folder.")
-        elif not file.is_file():
+        elif not os.path.isfile(file):  # a Path asked for a name that is too long raises
             problems.append(f"{name}: missing.")
         elif file.stat().st_size != expected.num_bytes:
             problems.append(f"{name}: {file.stat().st_size} bytes. expected {expected.num_bytes}.")
@@ -74,10 +88,35 @@ def is_sealed(text: str, digest: str) -> bool:
     return bool(digest) and hashlib.sha256(bare.encode()).hexdigest() == digest
 
 
+def read_sealed(path: Path, kind: type[AnySealed], format_version: int, advice: str = "") -> AnySealed:
+    """The manifest in a file. An empty seal is left to the caller: what an earlier version wrote has none.
+
+    Args:
+        advice: a sentence for a manifest that is damaged.
+
+    Raises:
+        AdapterError: larger than any of ours, no such manifest, one whose content was changed, or another version's.
+    """
+    try:
+        if path.stat().st_size > MOST_MANIFEST_BYTES:
+            raise AdapterError(f"{path}: larger than {MOST_MANIFEST_BYTES} bytes, which no manifest of ours is.")
+        text = path.read_bytes().decode("utf-8")
+        manifest = kind.model_validate_json(text)
+    except ValidationError as error:
+        raise AdapterError(f"{path}: damaged ({problems_of(error)[0].rstrip('.')}).{advice}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{path}: damaged ({error}).{advice}") from error
+    if manifest.format_version != format_version:
+        raise AdapterError(f"{path}: format {manifest.format_version}. this version reads {format_version}.")
+    if manifest.seal and not is_sealed(text, manifest.seal):
+        raise AdapterError(f"{path}: damaged (its content was changed).{advice}")
+    return manifest
+
+
 def write_last(path: Path, text: str) -> None:
     """Write a file in one step and onto the disk: after a crash it is there whole, or as it was before."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
+    with partial.open("w", encoding="utf-8", newline="\n") as stream:  # a seal is over bytes
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

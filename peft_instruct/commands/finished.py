@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.adapter.manifest import read_manifest
+from peft_instruct.adapter.storage import MANIFEST
 from peft_instruct.commands.preparing import base_fingerprint, preparation_of, tokenizer_location
 from peft_instruct.commands.run_folder import kept
 from peft_instruct.environment import HubState
@@ -64,4 +65,7 @@ def finished_already(final: Path, recipe: Recipe, location: Location, hub: HubSt
     ]
     if others:
         raise kept(final, "a finished adapter of another run", others)
-    return Finished(final, manifest.name, manifest.metrics["num_steps"], manifest.created)
+    num_steps = manifest.metrics.get("num_steps")
+    if not isinstance(num_steps, int):
+        raise kept(final, "a damaged adapter", [f"{MANIFEST}: metrics.num_steps is {num_steps!r}. expected a number."])
+    return Finished(final, manifest.name, num_steps, manifest.created)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import recipe_yaml
 from peft_instruct.report.html import Proof, ReportContent, Sample, render_report
 from peft_instruct.report.plots import loss_plot_svg
+from peft_instruct.training.contents import METRICS
+from peft_instruct.training.progress import read_metrics
 
 NUM_ANSWERS_SHOWN = 5
 LEAST_STOP_PROBABILITY = 0.5
@@ -66,8 +67,7 @@ def seal_run(
 
 
 def _report(folder: Path, recipe: Recipe, manifest: AdapterManifest, result: TrainResult, notes: Sequence[str]) -> str:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    plot = loss_plot_svg([json.loads(line) for line in lines])
+    plot = loss_plot_svg(read_metrics(folder / METRICS))
     (folder / "loss.svg").write_text(plot, encoding="utf-8")
     environment = {**manifest.environment, **manifest.environment["versions"]}
     del environment["versions"]

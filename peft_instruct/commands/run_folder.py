@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from peft_instruct.adapter.storage import LOCK, MANIFEST, sync_folder
 from peft_instruct.errors import MOST_PROBLEMS_SHOWN, AdapterError, PeftInstructError, RecipeError
+from peft_instruct.model.screening import read_json
 from peft_instruct.recipe import Recipe, load_recipe
 from peft_instruct.recipe.writing import change, differences, recipe_values
 
@@ -29,6 +30,7 @@ OURS = frozenset({
     "config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
 })  # fmt: skip
 """What a run writes into its folder, besides files that begin with one of the next."""
+MOST_LOCK_BYTES = 1 << 10
 WEIGHTS_AND_TOKENIZER = ("model", "adapter_", "tokenizer", "special_tokens", "added_tokens")
 
 
@@ -193,7 +195,7 @@ def _names_this_process(lock: Path) -> bool:
 
 def _holder(lock: Path) -> str:
     try:
-        holder = json.loads(lock.read_text(encoding="utf-8"))
+        holder = read_json(lock, MOST_LOCK_BYTES)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

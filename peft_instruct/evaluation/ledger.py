@@ -13,8 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
 from peft_instruct.data.types import Tokens
-from peft_instruct.errors import AdapterError
+from peft_instruct.errors import AdapterError, first_line, problems_of
 
 if TYPE_CHECKING:  # it imports torch
     from peft_instruct.model.scoring import RowScores
@@ -55,6 +57,9 @@ class LedgerEntry:
     def against(self) -> float:
         """Times that another token is as likely as the row's own, where that is most; 1 where it is the likeliest."""
         return math.exp(min(-self.margin, 700.0))
+
+
+_ENTRY = TypeAdapter(LedgerEntry)
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,12 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
             f"{folder}: no {LEDGER}: its run kept none. Train with --ledger (or training.ledger: true in the recipe)."
         )
     try:
-        return [LedgerEntry(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError) as error:
-        raise AdapterError(f"{path}: not a ledger ({error}). Train again with --ledger.") from error
+        lines = path.read_text(encoding="utf-8").split("\n")  # an origin may hold U+2028, which splitlines takes too
+        return [_ENTRY.validate_json(line, strict=True) for line in lines if line]
+    except ValidationError as error:
+        raise AdapterError(f"{path}: not a ledger ({problems_of(error)[0]}) Train again with --ledger.") from error
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path}: not a ledger ({first_line(error)}). Train again with --ledger.") from error
 
 
 def suspects(entries: Sequence[LedgerEntry]) -> Suspects:

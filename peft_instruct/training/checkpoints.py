@@ -8,7 +8,6 @@ A folder without a manifest is what a crash left of a save. transformers takes t
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,16 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import FiniteFloat
 
 from peft_instruct.adapter.storage import (
     MANIFEST,
     FileStamp,
-    Record,
+    Sealed,
     damage,
-    is_sealed,
     pickles,
+    read_sealed,
     seal,
     stamp,
     sync_folder,
@@ -33,6 +31,7 @@ from peft_instruct.adapter.storage import (
     write_last,
 )
 from peft_instruct.errors import AdapterError
+from peft_instruct.training.contents import Count, check_contents
 
 Say = Callable[[str], None]
 CHECKPOINTS = "checkpoints"
@@ -42,7 +41,7 @@ CHECKPOINT_FORMAT = 1
 NUM_KEPT = 2
 
 
-class CheckpointManifest(Record):
+class CheckpointManifest(Sealed):
     """What a checkpoint is part of, and every file of it.
 
     Attributes:
@@ -54,18 +53,17 @@ class CheckpointManifest(Record):
     """
 
     format_version: int = CHECKPOINT_FORMAT
-    step: int
-    max_steps: int
+    step: Count
+    max_steps: Count
     is_last: bool
-    best_step: int | None
-    seconds: float
+    best_step: Count | None
+    seconds: FiniteFloat
     recipe: dict[str, Any]
     base_fingerprint: str
     data_fingerprint: str
     environment: dict[str, str]
     world_size: int
     files: dict[str, FileStamp]
-    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,15 +101,11 @@ def verify(folder: Path) -> Checkpoint:
         raise AdapterError(f"{folder}: no such checkpoint.")
     if not path.is_file():
         raise AdapterError(f"{folder}: incomplete (no {MANIFEST}, which is written last).")
-    try:
-        text = path.read_bytes().decode("utf-8")
-        manifest = CheckpointManifest.model_validate_json(text)
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise AdapterError(f"{path}: damaged ({str(error).splitlines()[0]}).") from error
-    if not is_sealed(text, manifest.seal):
-        raise AdapterError(f"{path}: damaged (its content was changed).")
-    if manifest.format_version != CHECKPOINT_FORMAT:
-        raise AdapterError(f"{path}: format {manifest.format_version}. this version reads {CHECKPOINT_FORMAT}.")
+    manifest = read_sealed(path, CheckpointManifest, CHECKPOINT_FORMAT)
+    if not manifest.seal:
+        raise AdapterError(f"{path}: damaged (it is not sealed).")
+    if folder.name != checkpoint_folder(folder.parent, manifest.step).name:
+        raise AdapterError(f"{path}: is of step {manifest.step}. expected the step that the folder is named by.")
     problems = damage(folder, manifest.files)
     found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     problems += [f"{name}: not part of the checkpoint." for name in sorted(found - set(manifest.files))]
@@ -119,22 +113,6 @@ def verify(folder: Path) -> Checkpoint:
     if problems:
         raise AdapterError.of(str(folder), problems)
     return Checkpoint(folder, manifest)
-
-
-def _of_another_kind(folder: Path) -> list[str]:
-    """One problem for each file that is not what its name says; only headers of tensors are read."""
-    problems = []
-    for file in sorted(folder.iterdir()):
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(str(file), "pt"):
-                    pass
-            elif file.suffix in (".json", ".jsonl"):
-                for text in [file.read_bytes()] if file.suffix == ".json" else file.read_bytes().splitlines():
-                    json.loads(text)
-        except (SafetensorError, ValueError, RecursionError, OSError) as error:
-            problems.append(f"{file.name}: is no {file.suffix[1:]} ({str(error).splitlines()[0][:100]}).")
-    return problems
 
 
 def newest(checkpoints: Path, say: Say, *, may_rename: bool = True) -> Checkpoint | None:
@@ -160,14 +138,11 @@ def verified_with_best(folder: Path) -> Checkpoint:
         AdapterError: one of them is not whole, or a file is not of its kind.
     """
     checkpoint = verify(folder)
-    # Only someone who makes manifests that fit can have planted these.
-    problems = _of_another_kind(folder)
-    if problems:
-        raise AdapterError.of(str(folder), problems)
+    check_contents(folder, checkpoint.manifest.step)
     best = checkpoint.manifest.best_step
     if best is not None and best != checkpoint.step:
         try:
-            verify(checkpoint_folder(folder.parent, best))
+            check_contents(verify(checkpoint_folder(folder.parent, best)).folder, best)
         except AdapterError as problem:
             raise AdapterError(f"{folder}: its best weights are not whole ({problem})") from problem
     return checkpoint

@@ -14,11 +14,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 
 from peft_instruct.data.types import Tokens
-from peft_instruct.errors import PeftInstructError, is_out_of_memory
+from peft_instruct.errors import PeftInstructError, first_line, is_out_of_memory
 from peft_instruct.model.adapters import has_adapter, tensors_not_finite
 from peft_instruct.model.scoring import score
 from peft_instruct.training.collator import PADDED_TO
 from peft_instruct.training.pass_memory import pass_memory
+from peft_instruct.training.random_state import random_state, set_random_state
 from peft_instruct.training.resumable import ResumableTrainer
 
 MOST_ROWS_NAMED = 5
@@ -41,7 +42,7 @@ class OpenStep:
     """
 
     batches: list[Batch] = field(default_factory=list)
-    random_state: list[torch.Tensor] = field(default_factory=list)
+    random_state: dict[str, Any] = field(default_factory=dict)
     counted: tuple[int, dict[str, list[float]]] = (0, {})
 
 
@@ -80,7 +81,7 @@ class GuardedTrainer(ResumableTrainer):
         """
         if not self._open.batches:
             counted = {name: list(values) for name, values in self._metrics["train"].items()}
-            self._open = OpenStep([], _random_state(), (self._total_train_tokens, counted))
+            self._open = OpenStep([], random_state(), (self._total_train_tokens, counted))
         self._open.batches.append(inputs)
         todo = [inputs]
         while True:
@@ -90,7 +91,7 @@ class GuardedTrainer(ResumableTrainer):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                said = first_line(error)
             # Outside of the block that caught it: the error holds the frames, and they hold the activations.
             self._ask_for_less(said)
             # What the failed pass and those before it left in the gradients is begun anew, whole.
@@ -142,7 +143,7 @@ class GuardedTrainer(ResumableTrainer):
 
     def _begin_step_anew(self) -> None:
         self.model.zero_grad(set_to_none=True)
-        _restore_random_state(self._open.random_state)
+        set_random_state(self._open.random_state)
         self._total_train_tokens = self._open.counted[0]
         self._metrics["train"].clear()
         self._metrics["train"].update({name: list(values) for name, values in self._open.counted[1].items()})
@@ -195,7 +196,7 @@ class GuardedTrainer(ResumableTrainer):
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         if state["rows_at_once"] is not None:
-            self.rows_at_once = min(self.rows_at_once, state["rows_at_once"])
+            self.rows_at_once = min(self.rows_at_once, max(1, int(state["rows_at_once"])))
         if self.may_checkpoint and state.get("is_checkpointing"):
             self._checkpoint_activations()
 
@@ -250,20 +251,3 @@ def passes(batch: Batch, rows_at_once: int) -> Iterator[Batch]:
 def _row_ids(batch: Batch) -> Iterator[tuple[int, ...]]:
     for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
         yield tuple(ids[mask.bool()].tolist())
-
-
-def _random_state() -> list[torch.Tensor]:
-    """Of the CPU and of every CUDA device; MPS has one generator of its own."""
-    states = [torch.get_rng_state()]
-    if torch.backends.mps.is_available():
-        states.append(torch.mps.get_rng_state())
-    return [*states, *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def _restore_random_state(states: list[torch.Tensor]) -> None:
-    cpu, *others = states
-    torch.set_rng_state(cpu)
-    if torch.backends.mps.is_available():
-        torch.mps.set_rng_state(others.pop(0))
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(others)

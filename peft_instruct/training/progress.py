@@ -65,6 +65,11 @@ class MetricsWriter(TrainerCallback):
             out.write(json.dumps(hide_in(clean), ensure_ascii=False) + "\n")
 
 
+def read_metrics(path: Path) -> list[Any]:
+    """The lines of a metrics.jsonl; a text in one may hold U+2028 and the like, which end no line here."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 class ProgressLine(TrainerCallback):
     """Step, loss, learning rate, speed and time left, through `say`; `live` rewrites one line."""
 

@@ -7,7 +7,6 @@ function of (seed, epoch, step): the order of rows, and the learning rate.
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -15,11 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from peft_instruct.model.adapters import has_adapter
@@ -32,12 +28,12 @@ from peft_instruct.training.checkpoints import (
     verify,
     way_back,
 )
+from peft_instruct.training.contents import METRICS, STATE, TRAINER_STATE, loading
+from peft_instruct.training.random_state import random_state, set_random_state
 from peft_instruct.training.space import is_refusal, refused
 from peft_instruct.training.state_file import read_state, write_state
 
 Say = Callable[[str], None]
-STATE = "state.safetensors"
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -112,12 +108,13 @@ class ResumableTrainer(SFTTrainer):
     def _take_over(self, last: Checkpoint) -> float:
         """The end of a run whose training was over: transformers would do one more step (5.23, `_run_epoch`)."""
         self._load_from_checkpoint(str(last.folder))
-        self.state = TrainerState.load_from_json(str(last.folder / TRAINER_STATE_NAME))
+        self.state = TrainerState.load_from_json(str(last.folder / TRAINER_STATE))
         self._find_best()
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best_model()
-        window = read_state(last.folder / STATE)["window"]
-        return float((window["total_loss"] + window["loss"].item()) / max(self.state.global_step, 1))
+        with loading(last.folder):
+            window = read_state(last.folder / STATE)["window"]
+            return float((window["total_loss"] + window["loss"].item()) / max(self.state.global_step, 1))
 
     # ---- writing
 
@@ -225,8 +222,13 @@ class ResumableTrainer(SFTTrainer):
 
     def _load_best_model(self) -> None:
         """Raises AdapterError where transformers would go on with the last weights (the best ones are gone)."""
-        verify(Path(self.state.best_model_checkpoint))
-        super()._load_best_model()
+        best = verify(Path(self.state.best_model_checkpoint)).folder
+        with loading(best):
+            super()._load_best_model()
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        with loading(Path(checkpoint)):
+            super()._load_from_checkpoint(checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The moments from the checkpoint; rates and decays from the recipe, so that a change of it takes effect.
@@ -235,14 +237,15 @@ class ResumableTrainer(SFTTrainer):
         """
         if checkpoint is None:
             return
-        state = read_state(Path(checkpoint) / STATE)
         of_recipe = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, values in zip(self.optimizer.param_groups, of_recipe, strict=True):
-            group.update(values)
-        if state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self._move_schedule(state["schedule_step"])
+        with loading(Path(checkpoint)):
+            state = read_state(Path(checkpoint) / STATE)
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group, values in zip(self.optimizer.param_groups, of_recipe, strict=True):
+                group.update(values)
+            if state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self._move_schedule(int(state["schedule_step"]))
 
     def _move_schedule(self, step: int) -> None:
         """The schedule at a step: every one that a recipe can name is a function of it (LambdaLR)."""
@@ -259,43 +262,22 @@ class ResumableTrainer(SFTTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_random_state(read_state(Path(checkpoint) / STATE)["random"])
+            with loading(Path(checkpoint)):
+                set_random_state(read_state(Path(checkpoint) / STATE)["random"])
 
     def restore_window(self) -> None:
         """The unfinished logging window, once the Trainer has emptied it: logs then equal an uninterrupted run's."""
         resumed = self.saving.resumed
         if resumed is None:
             return
-        state = read_state(resumed.folder / STATE)
-        self.restore_own_state(state["own"])
-        window = state["window"]
-        self._tr_loss = window["loss"].to(self.args.device)
-        self._total_loss_scalar = window["total_loss"]
-        self._globalstep_last_logged = window["logged_step"]
-        self._initial_global_step = 0
-        self._metrics["train"].update(window["metrics"])
-        self._total_train_tokens = window["num_tokens"]
-
-
-def random_state() -> dict[str, Any]:
-    state: Any = np.random.get_state()
-    name, keys, position, has_gauss, cached = state
-    return {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), position, has_gauss, cached),
-        "cpu": torch.random.get_rng_state(),
-        "cuda": torch.cuda.random.get_rng_state() if torch.cuda.is_available() else None,
-        # transformers leaves this one out, so that dropout on MPS would not continue as it was.
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.random.set_rng_state(state["cpu"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.random.set_rng_state(state["cuda"])
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
+        with loading(resumed.folder):
+            state = read_state(resumed.folder / STATE)
+            self.restore_own_state(state["own"])
+            window = state["window"]
+            self._tr_loss = window["loss"].reshape(()).to(self.args.device)
+            self._total_loss_scalar = float(window["total_loss"])
+            self._globalstep_last_logged = int(window["logged_step"])
+            self._initial_global_step = 0
+            metrics = window["metrics"].items()
+            self._metrics["train"].update({name: [float(value) for value in values] for name, values in metrics})
+            self._total_train_tokens = int(window["num_tokens"])

@@ -62,12 +62,18 @@ def test_entries_are_means_per_token_in_the_order_of_the_rows() -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    entries = [*learned(3), entry("名.json:7\x1b", 1.0, 2.0)]
+    entries = [*learned(3), entry("名\u2028.json:7\x1b", 1.0, 2.0)]
     write_ledger(tmp_path, entries)
     assert read_ledger(tmp_path) == entries
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"origin": "a"}', '{"origin": "a", "other": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"origin": "a"}', '{"origin": "a", "other": 1}', "[" * 100_000,
+        '{"origin": "a", "num_tokens": 1, "loss_before": "1", "loss_after": 1, "token_accuracy": 1, "margin": 0}',
+    ],
+)  # fmt: skip
 def test_a_broken_ledger_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / LEDGER).write_text(text)
     with pytest.raises(AdapterError, match="not a ledger"):

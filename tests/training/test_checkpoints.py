@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from tiny import write_checkpoint_files
 
 from peft_instruct.adapter.storage import MANIFEST
 from peft_instruct.errors import AdapterError
@@ -22,19 +22,17 @@ from peft_instruct.training.checkpoints import (
     verify,
 )
 
-FILES = ("adapter_model.safetensors", "state.safetensors", "trainer_state.json")
+FILES = ("model.safetensors", "state.safetensors", "trainer_state.json")
+ALL_FILES = {*FILES, "metrics.jsonl", "config.json"}
 
 
 def write(checkpoints: Path, step: int, best: int | None = None) -> Path:
-    """A committed checkpoint of three small files."""
+    """A committed checkpoint of small files."""
     folder = checkpoint_folder(checkpoints, step)
-    folder.mkdir(parents=True)
-    for name in FILES:
+    write_checkpoint_files(folder, step)
+    for name in FILES[:2]:
         content = random.Random(f"{step} {name}").randbytes(200)
-        is_tensors = name.endswith(".safetensors")
-        (folder / name).write_bytes(
-            save({"x": np.frombuffer(content, np.uint8)}) if is_tensors else json.dumps(content.hex()).encode()
-        )
+        (folder / name).write_bytes(save({"x": np.frombuffer(content, np.uint8)}))
     manifest = CheckpointManifest(
         step=step, max_steps=100, is_last=False, best_step=best, seconds=1.5, recipe={"name": "a", "rate": 1e-4},
         base_fingerprint="b", data_fingerprint="d", environment={"torch": "2.13.0"}, world_size=1, files={},
@@ -54,7 +52,7 @@ def said() -> list[str]:
 
 def test_what_was_committed_verifies(tmp_path: Path) -> None:
     checkpoint = verify(write(tmp_path, 7))
-    assert (checkpoint.step, set(checkpoint.manifest.files)) == (7, set(FILES))
+    assert (checkpoint.step, set(checkpoint.manifest.files)) == (7, ALL_FILES)
 
 
 def test_every_single_bit_of_every_file_is_watched(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from peft_instruct.training.resumable import random_state, set_random_state
+from peft_instruct.training.random_state import random_state, set_random_state
 from peft_instruct.training.state_file import read_state, write_state
 
 

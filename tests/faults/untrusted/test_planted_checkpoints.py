@@ -1,18 +1,21 @@
-"""Checkpoints of someone who can make a manifest that fits: a pickle in none of their places runs."""
+"""Checkpoints of someone who can make a manifest that fits: no pickle runs, JSON of another structure is refused."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from planting import QUICK, payloads, refused, silent
+from listeners import silent, stop_when
+from planting import QUICK, payloads, refused
 
+from peft_instruct.adapter.storage import seal, stamp
 from peft_instruct.commands.train import train
-from peft_instruct.errors import Stopped
-from peft_instruct.training.checkpoints import commit, verify
+from peft_instruct.errors import AdapterError, PeftInstructError, Stopped
+from peft_instruct.training.checkpoints import commit, verified_with_best, verify
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -29,12 +32,8 @@ def stopped(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The working folder of a run that was stopped, with checkpoints 1 and 2; to be copied."""
     out = tmp_path_factory.mktemp("stopped") / "a"
 
-    def say(line: str) -> None:
-        if line.startswith("step 2/"):
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        train(str(tiny_recipe), OF_CHECKPOINTS, out=out, say=say)
+        train(str(tiny_recipe), OF_CHECKPOINTS, out=out, say=stop_when("step 2/"))
     return out.with_name("a.run")
 
 
@@ -76,3 +75,75 @@ def test_a_checkpoint_with_a_pickle_is_set_aside_and_the_one_before_it_taken(
     text = "\n".join(said)
     assert "optimizer.pt: not part of the checkpoint" in text and "Set aside in" in text
     assert "going on from" in text and "checkpoint-1, step 1 of 4" in text
+    assert not canary.exists()
+
+
+WRONG_VALUES: tuple[Any, ...] = (None, True, -1, 10**400, 1e308, "x", [], {}, [[]], {"a": [1]})
+ANYTHING: dict[str, set[str]] = {
+    "metrics.jsonl": {"epoch", "learning_rate", "gradient_norm", "token_accuracy", "num_tokens", "seconds"},
+    "adapter_config.json": set(),
+    "trainer_state.json": set(),
+    "manifest.json": set(),
+}
+"""Keys of which nothing depends on the value."""
+
+
+def other_structures(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(key, content) with one value replaced or one key taken away; the key is empty where all is replaced."""
+    for wrong in WRONG_VALUES:
+        yield "", wrong
+        for key in content:
+            yield key, content | {key: wrong}
+    for key in content:
+        yield key, {name: value for name, value in content.items() if name != key}
+    yield "", content | {"unknown": 1}
+
+
+def forged(whole: Path, given: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """`given` with the JSON file `name` in one other structure after the other, each with a manifest that fits."""
+    shutil.copytree(whole, given)
+    manifest = verify(whole).manifest.model_copy(update={"seal": ""})
+    text = (whole / name).read_text(encoding="utf-8")
+    for key, content in other_structures(json.loads(text.split("\n")[0] if name == "metrics.jsonl" else text)):
+        if name == "manifest.json":
+            fits = isinstance(content, dict) and key != "seal"
+            (given / name).write_text(seal(json.dumps(content | {"seal": ""})) if fits else json.dumps(content))
+        else:
+            (given / name).write_text(json.dumps(content))
+            files = {**manifest.files, name: stamp(given / name)}
+            fitting = manifest.model_copy(update={"files": files}).model_dump_json(indent=1)
+            (given / "manifest.json").write_text(seal(fitting))
+        yield key, content
+    shutil.rmtree(given)
+
+
+@pytest.mark.parametrize("name", ANYTHING)
+def test_json_of_another_structure_is_refused_before_anything_acts_on_it(
+    name: str, stopped: Path, tmp_path: Path
+) -> None:
+    whole, given = stopped / "checkpoints" / "checkpoint-2", tmp_path / "checkpoint-2"
+    verified_with_best(whole)
+    for key, content in forged(whole, given, name):
+        try:
+            verified_with_best(given)
+        except AdapterError as error:
+            assert name in str(error) or (key == "best_step" and "best weights" in str(error)), (key, str(error))
+            continue
+        is_wrong = content == [[]] or (isinstance(content, dict) and content.get(key) == [[]])
+        assert not is_wrong or key in ANYTHING[name], (key, content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANYTHING)
+def test_json_of_another_structure_that_is_not_refused_does_no_harm(
+    name: str, stopped: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    whole, given = stopped / "checkpoints" / "checkpoint-2", tmp_path / "checkpoint-2"
+    for number, (key, _) in enumerate(forged(whole, given, name)):
+        out = tmp_path / str(number)
+        try:
+            train(str(tiny_recipe), OF_CHECKPOINTS, out=out, resume=str(given), allow_changes=True, say=silent)
+        except PeftInstructError as error:
+            assert error.exit_code == 4, (key, str(error))
+        except Exception as error:
+            raise AssertionError(f"{name}: {key}: {json.loads((given / name).read_text())}") from error
