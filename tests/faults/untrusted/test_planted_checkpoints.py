@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from listeners import silent, stop_when
 from planting import QUICK, payloads, refused
+from transformers import TrainerState
 
 from peft_instruct.adapter.storage import seal, stamp
 from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError, PeftInstructError, Stopped
 from peft_instruct.training.checkpoints import commit, verified_with_best, verify
+from peft_instruct.training.contents import StoredTrainerState
+from peft_instruct.training.state_file import read_state, write_state
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -127,10 +132,37 @@ def test_json_of_another_structure_is_refused_before_anything_acts_on_it(
         try:
             verified_with_best(given)
         except AdapterError as error:
-            assert name in str(error) or (key == "best_step" and "best weights" in str(error)), (key, str(error))
+            place = given.name if name == "manifest.json" else name
+            assert place in str(error), (key, str(error))
             continue
         is_wrong = content == [[]] or (isinstance(content, dict) and content.get(key) == [[]])
         assert not is_wrong or key in ANYTHING[name], (key, content)
+
+
+def test_every_field_of_transformers_state_is_looked_at() -> None:
+    assert set(StoredTrainerState.model_fields) == {field.name for field in fields(TrainerState)}
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("optimizer", None),
+        ("optimizer", {"state": {}, "param_groups": [{"params": []}]}),
+        ("random", {"python": [3]}),
+        ("window", {"loss": torch.zeros(2)}),
+        ("own", []),
+        ("schedule_step", "x"),
+    ],
+)
+def test_a_state_of_another_run_is_one_line(
+    key: str, wrong: Any, stopped: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """Its tensors and their tree are looked at when they are loaded."""
+    given = Path(shutil.copytree(stopped / "checkpoints" / "checkpoint-2", tmp_path / "checkpoint-2"))
+    write_state({**read_state(given / "state.safetensors"), key: wrong}, given / "state.safetensors")
+    commit(given, verify(stopped / "checkpoints" / "checkpoint-2").manifest.model_copy(update={"seal": ""}))
+    error = refused(lambda: train(str(tiny_recipe), OF_CHECKPOINTS, out=tmp_path / "b", resume=str(given), say=silent))
+    assert "does not fit this run" in str(error) and "\n" not in str(error)
 
 
 @pytest.mark.slow
