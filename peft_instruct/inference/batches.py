@@ -1,7 +1,7 @@
 """How prompts are put together for generation: rows of like length, as many at once as their keys and values allow.
 
-A step of generation reads every weight once whatever the number of rows, so on a CPU 64 rows take about twice the time
-of 8 (benchmarks/generation.py).
+A step of generation reads every weight once whatever the number of rows, so rows together cost less each
+(benchmarks/generation.py). On a CPU no more is gained past 64: their keys and values outgrow its caches anyway.
 """
 
 # B rows of a batch, H heads of keys and values, T tokens, D width of a head
