@@ -82,7 +82,7 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
     texts: dict[str, list[str]] = {}
     asking = ways(base, plain_model, asked.new_tokens)
     for way in asking.values():
-        way(prompts[:8])
+        way(prompts[:2])
     for number in range(asked.rounds):
         for name, way in asking.items():
             if name == ONE_BY_ONE and number >= asked.slow_rounds:
