@@ -47,7 +47,7 @@ class _ChunkedLoss(torch.autograd.Function):
         N = len(hidden_ND)
         losses_N, is_top1_N = hidden_ND.new_empty(N, dtype=torch.float32), hidden_ND.new_empty(N, dtype=torch.float32)
         d_hidden_ND = torch.empty_like(hidden_ND) if learns_hidden else None
-        d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if learns_weight else None
+        d_weight_VD = None
         for start in range(0, N, ROWS_OF_BLOCK):
             block = slice(start, min(start + ROWS_OF_BLOCK, N))
             rows_BD = _filled_up(hidden_ND[block])
@@ -55,8 +55,11 @@ class _ChunkedLoss(torch.autograd.Function):
             losses_N[block], is_top1_N[block] = _to_gradient_in_place(logits_BV, targets_N[block])
             if d_hidden_ND is not None:
                 d_hidden_ND[block] = (logits_BV @ weight_VD)[: block.stop - start]
-            if d_weight_VD is not None:
-                d_weight_VD += logits_BV.t() @ rows_BD
+            if learns_weight:
+                d_block_VD = logits_BV.t() @ rows_BD
+                d_weight_VD = d_block_VD.float() if d_weight_VD is None else d_weight_VD.add_(d_block_VD)
+        if learns_weight and d_weight_VD is None:
+            d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
         ctx.save_for_backward(d_hidden_ND, d_weight_VD)
         ctx.mark_non_differentiable(is_top1_N)
         return losses_N, is_top1_N
@@ -86,12 +89,16 @@ def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> t
     for start in range(0, len(targets_B), ROWS_OF_CHUNK):
         targets_C1 = targets_B[start : start + ROWS_OF_CHUNK, None]
         place_CV = logits_BV[start : start + len(targets_C1)]
-        log_p_CV = torch.log_softmax(place_CV, -1, dtype=torch.float32)
-        of_target_C1 = log_p_CV.gather(1, targets_C1)
-        losses.append(-of_target_C1.squeeze(1))
+        # Cast first: softmax and argmax of torch 2.13 are up to seven times slower in bf16, or casting on the way.
+        logits_CV = place_CV.float()
+        highest_C1, of_target_C1 = logits_CV.amax(1, keepdim=True), logits_CV.gather(1, targets_C1)
+        p_CV = torch.softmax(logits_CV, -1)
+        # The highest has probability 1 / Z: its logarithm is exact where the target's own may be one of 0.
+        losses.append((highest_C1 - p_CV.amax(1, keepdim=True).log() - of_target_C1).squeeze(1))
         # The first of the largest, as everywhere else: in bf16 two of them are often equal.
-        is_top1.append((place_CV.argmax(-1) == targets_C1.squeeze(1)).float())
-        log_p_CV.exp_().scatter_add_(1, targets_C1, torch.full_like(of_target_C1, -1.0))
-        place_CV.copy_(log_p_CV)
+        leads_C = (of_target_C1 == highest_C1).squeeze(1)
+        leads_C[leads_C.clone()] = logits_CV[leads_C].argmax(1) == targets_C1[leads_C, 0]
+        is_top1.append(leads_C.float())
+        place_CV.copy_(p_CV.scatter_add_(1, targets_C1, torch.full_like(of_target_C1, -1.0)))
     logits_BV[len(targets_B) :] = 0
     return torch.cat(losses), torch.cat(is_top1)

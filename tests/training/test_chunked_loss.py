@@ -43,7 +43,7 @@ def test_of_no_learned_position_there_is_no_loss_and_no_gradient() -> None:
     hidden, head, targets = case(True)
     losses, _ = chunked_losses(hidden[:0], head, targets[:0])
     losses.sum().backward()
-    assert len(losses) == 0 and not hidden.grad.any()
+    assert len(losses) == 0 and not hidden.grad.any() and not head.weight.grad.any()
 
 
 def test_positions_weighted_differently_are_refused_where_the_head_learns() -> None:

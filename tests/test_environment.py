@@ -1,0 +1,44 @@
+"""What is settled before the libraries are imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS_OF_A_SECOND_BLOCK = """
+import ctypes, resource
+from peft_instruct.environment import prepare_environment
+prepare_environment([])
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+faults = []
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(100_000_000)
+    ctypes.memset(block, 1, 100_000_000)
+    libc.free(block)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_used_again_unless_the_user_has_settings() -> None:
+    """A page that was given back to the system faults anew: 100 MB are 24,414 pages of 4 KiB, or a few large ones."""
+
+    def faults(**settings: str) -> list[int]:
+        without = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        found = subprocess.run(
+            [sys.executable, "-c", FAULTS_OF_A_SECOND_BLOCK],
+            env={**without, **settings}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [int(count) for count in found.stdout.split()]
+
+    first, second = faults()
+    assert second < first / 20
+    first, second = faults(MALLOC_MMAP_THRESHOLD_="1000000")
+    assert second > first / 2
