@@ -7,7 +7,7 @@
 are asked. The plain loops are the usual ones: left padding, greedy, the stop token as padding, sdpa attention, and in
 file order. All run in one process on the same weights in fp32, without an adapter (a merged one costs nothing), after
 a short warm-up; the texts are compared, and how many agree stands in the result file. One by one is slow and taken
-once (`--slow-rounds`); it is divided by ours of the same round. About ten minutes on two cores.
+once (`--slow-rounds`); it is divided by ours of the same round. It takes about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
