@@ -167,8 +167,9 @@ def test_one_prompt_with_two_answers_stays_together() -> None:
         PromptCompletion(row.prompt.upper() + "!", f"quite another answer {n}", f"more.jsonl:{n}")
         for n, row in enumerate(rows)
     ]
-    split = split_rows([*rows, *again], 8, 0, seed=0, by="groups")
-    assert {row.prompt.upper().strip("!") for row in split.validation}.isdisjoint(
+    texts = [PromptCompletion("", f"t{n} u{n} v{n}", f"texts.jsonl:{n}") for n in range(7)]
+    split = split_rows([*texts, *rows, *again], 8, 0, seed=0, by="groups")
+    assert {row.prompt.upper().strip("!") for row in split.validation if row.prompt}.isdisjoint(
         row.prompt.upper().strip("!") for row in split.train
     )
 
@@ -205,3 +206,6 @@ def test_similarity_is_that_of_words_and_pairs_of_words() -> None:
     # 20 words and 19 pairs of them; the last word and the last pair differ.
     assert pair.similarity == pytest.approx(37 / 41)
     assert near_duplicates(["dog bites man", "man bites dog", ""]).pairs == ()
+    # 7 features of 10: as like as it must be, and no more.
+    (pair,) = near_duplicates(["a b c d", "a b c d a e"]).pairs
+    assert pair.similarity == NEAR

@@ -108,6 +108,10 @@ def test_a_tokenizer_that_begins_texts_begins_the_prompt_once(tokenizer: Any, tm
     plain, begun = _one(tokenizer, "Say hi.\n", "Hi."), _one(beginning, "Say hi.\n", "Hi.")
     assert begun.input_ids == (stop, *plain.input_ids)
     assert begun.labels == (IGNORED_LABEL, *plain.labels)
+    row = PromptCompletion("Say hi, and say it twice.\n", "Hi.", "here")
+    ((cut,), report) = tokenize([row], beginning, max_length=len(begun.input_ids))
+    assert report.truncated == ["here"]
+    assert cut.input_ids == (stop, *_one(tokenizer, row.prompt, row.completion).input_ids[1 - len(begun.input_ids) :])
 
 
 def _row(prompt_tokens: int, completion_tokens: int, origin: str = "here") -> PromptCompletion:
@@ -257,7 +261,7 @@ def test_words_tokenised_apart_have_the_ids_of_the_whole(gpt2_tokenizer: Any, te
 
 def test_no_kind_of_white_space_changes_the_ids(gpt2_tokenizer: Any) -> None:
     kinds = [chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp", "Zs")]
-    around = ("a{}b", "!{}!", "a {} b", "a{} b", "a {}b", " {}", "{}\na", "a\n{}\n\n{}b")
+    around = ("a{}b", "!{}!", "a {} b", "a{} b", "a {}b", " {}", "{}\na", "a\n{}\n\n{}b", "a  {}b", "a\n\n{} b")
     texts = [text.format(kind, kind) for kind in kinds for text in around]
     assert prompt_ids(gpt2_tokenizer, texts) == text_ids(gpt2_tokenizer, texts)
 
