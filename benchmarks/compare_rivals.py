@@ -1,12 +1,16 @@
 """The same rows through peft-instruct and through what people use instead, alternating in one run.
 
     python benchmarks/compare_rivals.py --base DIR --data alpaca.json --work DIR        measure, write the result file
-    python benchmarks/compare_rivals.py --render        the README's table from it, between the marks below
+    python benchmarks/compare_rivals.py --render        the README's tables from what was measured
 
 `--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
-Alpaca-format file. Each rival lives in a virtual environment of its own under `--work`, made where it is not there;
-each measurement is a process of its own: an epoch over the same rows, in the order that the program makes of them. A
-ratio is the median over the rounds of ours by theirs in the same round.
+Alpaca-format file. The starter: `--model "The starter" --base peft_instruct/starter/base --data starter:train
+--max-length 192 --steps 200 --case cpu_starter`; a processor that emulates bf16: `ONEDNN_MAX_CPU_ISA=AVX2` before the
+command, `--case cpu_avx2`.
+
+Each rival lives in a virtual environment of its own under `--work`, made where it is not there; each measurement is a
+process of its own: an epoch over the same rows, in the order that the program makes of them. A ratio is the median over
+the rounds of ours by theirs in the same round.
 On a machine with CUDA, `--device cuda` measures there.
 """
 
@@ -42,6 +46,8 @@ TITLES = {
     "llama_factory": "LLaMA-Factory",
 }
 BATCH_SIZE = 8
+# What of the environment decides a speed; in the result file where it is set.
+VARIABLES = ("ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
 
 
 def environment_python(program: str, work: Path) -> str:
@@ -96,18 +102,19 @@ def compare(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     write_rows(options.data, options.work / "rows.jsonl", num_rows)
     for program in options.programs:
         environment_python(program, options.work)
-    before = json.loads(_result(options.device).read_text(encoding="utf-8"))["rounds"] if options.append else {}
+    before = json.loads(result_file(options).read_text(encoding="utf-8"))["rounds"] if options.append else {}
     record = {
         "made_by": "python benchmarks/compare_rivals.py",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "model": "GPT-2 124M", "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
+        "model": options.model, "batch_size": BATCH_SIZE, "num_rows": num_rows, "num_steps": options.steps,
         "environment": environment_stamp(choose_compute(options.device)),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "rounds": before,
     }  # fmt: skip
     for method in options.methods:
         asked = {
             "base": str(options.base.resolve()), "rows": str((options.work / "rows.jsonl").resolve()),
-            "method": method, "batch_size": BATCH_SIZE, "max_length": 512, "num_warmup": options.warmup,
+            "method": method, "batch_size": BATCH_SIZE, "max_length": options.max_length, "num_warmup": options.warmup,
             "num_steps": options.warmup + options.steps, "device": options.device,
             "learning_rate": 2e-4 if method == "lora" else 5e-5, "most_seconds": options.most_seconds,
         }  # fmt: skip
@@ -150,7 +157,7 @@ def summary(record: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def table(record: dict[str, Any]) -> str:
+def table(record: dict[str, Any], file: str) -> str:
     """The README's table and the line that says of what."""
     out = [
         "| | real tokens/s (slowest–fastest) | peak memory | ours by theirs |",
@@ -168,29 +175,35 @@ def table(record: dict[str, Any]) -> str:
         )
     environment = record["environment"]
     num_rounds = min(len(line["ratios"]) for line in summary(record) if "ratios" in line)
+    machine = ", ".join([environment["device_name"], *(f"{name}={value}" for name, value in record["variables"].items())])
     out.append("")
     out.append(
         f"{record['model']}, batch {record['batch_size']}, at least {num_rounds} alternating rounds of "
-        f"{record['num_steps']} steps (fewer where rows come in random order); {environment['device_name']}, "
+        f"{record['num_steps']} steps (fewer where rows come in random order); {machine}, "
         f"{readme_table.libraries(environment['versions'])}, {record['created'][:10]}. "
-        f"From `benchmarks/results/rivals_{environment['device']}.json`."
+        f"From `benchmarks/results/{file}`."
     )
     return "\n".join(out)
 
 
 def block() -> str:
-    """The CPU's table between its marks, from the result file."""
-    return readme_table.marked("rivals table", __file__, table(json.loads(_result("cpu").read_text(encoding="utf-8"))))
+    """A table of each result file, between the marks."""
+    files = sorted(readme_table.RESULTS.glob("rivals_*.json"))
+    tables = [table(json.loads(file.read_text(encoding="utf-8")), file.name) for file in files]
+    return readme_table.marked("rivals table", __file__, "\n\n".join(tables))
 
 
-def _result(device: str) -> Path:
-    return readme_table.RESULTS / f"rivals_{device}.json"
+def result_file(options: argparse.Namespace) -> Path:
+    return readme_table.RESULTS / f"rivals_{options.case or options.device}.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, help="folder with GPT-2")
+    parser.add_argument("--model", default="GPT-2 124M", help="what the base is, in words")
+    parser.add_argument("--base", type=Path, help="folder with the base")
     parser.add_argument("--data", type=Path, help="Alpaca-format rows")
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--case", default="", help="names the result file, where the device does not")
     parser.add_argument("--work", type=Path, help="where the environments and the runs go")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
@@ -200,14 +213,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--append", action="store_true", help="to the rounds of the result file, of the same settings")
-    parser.add_argument("--render", action="store_true", help="write the README's table from the CPU's result file")
+    parser.add_argument("--render", action="store_true", help="write the README's tables from the result files")
     options = parser.parse_args()
     if options.render:
         readme_table.write(block())
         return
     for record in compare(options):
-        _result(options.device).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(table(record))
+        result_file(options).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(table(record, result_file(options).name))
 
 
 if __name__ == "__main__":
