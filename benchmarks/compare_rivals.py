@@ -175,11 +175,11 @@ def table(record: dict[str, Any], file: str) -> str:
         )
     environment = record["environment"]
     num_rounds = min(len(line["ratios"]) for line in summary(record) if "ratios" in line)
-    machine = ", ".join([environment["device_name"], *(f"{name}={value}" for name, value in record["variables"].items())])
+    machine = [environment["device_name"], *(f"{name}={value}" for name, value in record["variables"].items())]
     out.append("")
     out.append(
         f"{record['model']}, batch {record['batch_size']}, at least {num_rounds} alternating rounds of "
-        f"{record['num_steps']} steps (fewer where rows come in random order); {machine}, "
+        f"{record['num_steps']} steps (fewer where rows come in random order); {', '.join(machine)}, "
         f"{readme_table.libraries(environment['versions'])}, {record['created'][:10]}. "
         f"From `benchmarks/results/{file}`."
     )

@@ -21,7 +21,15 @@ records = [{"instruction": row["prompt"], "input": "", "output": row["completion
 from llamafactory.data import collator as collators  # noqa: E402
 from llamafactory.train.tuner import run_exp  # noqa: E402
 
-clock = Clock(asked["num_warmup"])
+
+class AnsweringClock(Clock):
+    """Answers when training ends: LLaMA-Factory 0.9.5 fails at the model card that it writes after a full training."""
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        answer(self.record("no gradient checkpointing, group_by_length, bf16, template empty"))
+
+
+clock = AnsweringClock(asked["num_warmup"])
 # Its "all" looks for linear layers and finds none in GPT-2.
 lora = {"lora_rank": 16, "lora_alpha": 32, "lora_target": "c_attn,c_proj,c_fc"}
 plain = collators.SFTDataCollatorWith4DAttentionMask.__call__
@@ -64,4 +72,3 @@ run_exp(
     },
     callbacks=[clock],
 )
-answer(clock.record("no gradient checkpointing, group_by_length, bf16, template empty"))
