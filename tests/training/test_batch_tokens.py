@@ -72,3 +72,11 @@ def test_the_loss_of_a_step_is_the_mean_over_its_learned_tokens(make_trainer: An
     trainer.train()
     furthest = max(float((weights - expected[name]).abs().max()) for name, weights in trained(trainer).items())
     assert furthest <= 1e-6
+
+
+def test_batches_come_in_the_order_of_the_seed(make_trainer: Any) -> None:
+    trainer, orders = make_trainer(*SHARED), []
+    for seed in (1, 1, 2):
+        trainer.args.seed = seed
+        orders.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
+    assert orders[0] == orders[1] != orders[2]

@@ -8,7 +8,7 @@ import torch
 from peft_instruct.training import chunked_loss
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
-NUM_ROWS, WIDTH, VOCABULARY = 150, 16, 50
+NUM_ROWS, WIDTH, VOCABULARY = 161, 16, 50
 
 
 def case(learns: bool) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:
@@ -22,7 +22,7 @@ def case(learns: bool) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:
 def test_loss_and_gradients_are_those_of_cross_entropy(
     learns: bool, rows_of_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """150 rows are a block and a filled-up one of 32-row chunks, or three blocks of which the last is not whole."""
+    """161 rows are a block of five 32-row chunks and one of a row, or three blocks of which the last is not whole."""
     monkeypatch.setattr(chunked_loss, "ROWS_OF_BLOCK", rows_of_block)
     hidden, head, targets = case(learns)
     losses, is_top1 = chunked_losses(hidden, head, targets)
@@ -37,6 +37,20 @@ def test_loss_and_gradients_are_those_of_cross_entropy(
     torch.testing.assert_close(found[0], hidden.grad)
     torch.testing.assert_close(found[1], head.weight.grad) if learns else None
     assert (found[1] is None) == (not learns)
+
+
+def test_in_bf16_softmax_and_the_sum_over_blocks_are_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 a sum of equal blocks stops growing at some 256 of them: one more is less than half its last place."""
+    monkeypatch.setattr(chunked_loss, "ROWS_OF_BLOCK", 32)
+    hidden = torch.randn(1, WIDTH).expand(32 * 600, WIDTH).bfloat16()
+    head = torch.nn.Linear(WIDTH, VOCABULARY, bias=False).bfloat16()
+    targets = torch.zeros(len(hidden), dtype=torch.long)
+    losses, _ = chunked_losses(hidden, head, targets)
+    (losses.sum() / len(hidden)).backward()
+    logits = (hidden[:1] @ head.weight.t()).float()
+    torch.testing.assert_close(losses[:1], torch.nn.functional.cross_entropy(logits, targets[:1], reduction="none"))
+    expected = (logits.softmax(-1) - torch.nn.functional.one_hot(targets[:1], VOCABULARY)).t() @ hidden[:1].float()
+    assert (head.weight.grad.float() - expected).norm() <= 0.01 * expected.norm()
 
 
 def test_of_no_learned_position_there_is_no_loss_and_no_gradient() -> None:
