@@ -22,12 +22,8 @@ from peft_instruct.secrets import hide_secrets
 
 PREFLIGHT_SECONDS = 2.0
 DEFAULT_ENDPOINT = "https://huggingface.co"
-# What a user sets it by -> mallopt's parameter (glibc's malloc.h), our value: the largest it takes; one arena.
-MALLOPT = {
-    "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
-    "MALLOC_MMAP_THRESHOLD_": (-3, 2**31 - 1),
-    "MALLOC_ARENA_MAX": (-8, 1),
-}
+# glibc's malloc.h: mallopt's parameters.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 
 
@@ -53,7 +49,6 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
     ):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    _keep_freed_memory()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
@@ -67,18 +62,25 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
     return state
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Freed memory stays with the process, in large pages: a step frees gigabytes that the next one wants again.
 
     glibc gives every large block back to the system, and each page of it is zeroed anew at its next use: a quarter of
-    a step of full training, a twentieth of one of LoRA. What the user has set stays; another C library is left alone.
+    a step of full training. For a process of our own, before it imports torch: nothing of it can be taken back. What
+    the user has set (MALLOC_…_, GLIBC_TUNABLES) stays, and another C library is left alone.
     """
     # torch 2.13, c10/core/impl/alloc_cpu.cpp: blocks of 2 MB and more are aligned, and marked, for large pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
-        for name, (parameter, value) in MALLOPT.items():
-            if name not in os.environ:
-                ctypes.CDLL(None).mallopt(parameter, value)
+    is_set = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if is_set or platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    # Before 2.35 no more than 32 MB, and refused otherwise; without it the next line would make things worse, since
+    # setting one of them ends that glibc learns the other by itself.
+    if mallopt(M_MMAP_THRESHOLD, 2**31 - 1):
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        # The blocks of another arena are never larger than 64 MB.
+        mallopt(M_ARENA_MAX, 1)
 
 
 def _hub_state(hub_ids: list[str]) -> HubState:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.environment import HubState, keep_freed_memory, prepare_environment
 
+keep_freed_memory()
 prepare_environment([])
 sys.path.insert(0, str(Path(__file__).parent))
 from clock import Clock, answer, request  # noqa: E402

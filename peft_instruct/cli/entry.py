@@ -12,6 +12,7 @@ import click
 
 from peft_instruct import __version__
 from peft_instruct.cli.output import Progress, shown
+from peft_instruct.environment import keep_freed_memory
 from peft_instruct.errors import PeftInstructError, Stopped, first_line, is_out_of_memory
 
 INTERRUPTED = 130
@@ -43,6 +44,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every error of a user is one message on stderr and its exit code."""
+    keep_freed_memory()
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.commands.hub_ids import hub_ids_of
-from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.environment import HubState, keep_freed_memory, prepare_environment
 from peft_instruct.errors import PeftInstructError, first_line
 from peft_instruct.recipe import Recipe
 from peft_instruct.secrets import hide_secrets
@@ -100,6 +100,7 @@ def _quiet(line: str) -> None:
 
 
 def main(request: Path, out: Path) -> None:
+    keep_freed_memory()
     asked = json.loads(request.read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(asked["recipe"])
     hub = prepare_environment(hub_ids_of(recipe))

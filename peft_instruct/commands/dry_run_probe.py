@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from peft_instruct.commands.hub_ids import hub_ids_of
-from peft_instruct.environment import HubState, prepare_environment
+from peft_instruct.environment import HubState, keep_freed_memory, prepare_environment
 from peft_instruct.errors import PeftInstructError, is_out_of_memory
 from peft_instruct.model.location import Location, locate
 from peft_instruct.recipe import Recipe
@@ -151,6 +151,7 @@ def _quiet(line: str) -> None:
 
 
 def main(request: Path, out: Path) -> None:
+    keep_freed_memory()
     asked = json.loads(request.read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(asked["recipe"])
     result = run_probe(recipe, prepare_environment(hub_ids_of(recipe)), Path(asked["place"]))
