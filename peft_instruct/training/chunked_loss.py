@@ -89,16 +89,15 @@ def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> t
     for start in range(0, len(targets_B), ROWS_OF_CHUNK):
         targets_C1 = targets_B[start : start + ROWS_OF_CHUNK, None]
         place_CV = logits_BV[start : start + len(targets_C1)]
-        # Cast first: softmax and argmax of torch 2.13 are up to seven times slower in bf16, or casting on the way.
+        # Cast first: softmax and max of torch 2.13 are up to seven times slower in bf16, or casting on the way.
         logits_CV = place_CV.float()
-        highest_C1, of_target_C1 = logits_CV.amax(1, keepdim=True), logits_CV.gather(1, targets_C1)
+        # The first of the largest, as everywhere else: in bf16 two of them are often equal.
+        highest_C1, leader_C1 = logits_CV.max(1, keepdim=True)
         p_CV = torch.softmax(logits_CV, -1)
         # The highest has probability 1 / Z: its logarithm is exact where the target's own may be one of 0.
-        losses.append((highest_C1 - p_CV.amax(1, keepdim=True).log() - of_target_C1).squeeze(1))
-        # The first of the largest, as everywhere else: in bf16 two of them are often equal.
-        leads_C = (of_target_C1 == highest_C1).squeeze(1)
-        leads_C[leads_C.clone()] = logits_CV[leads_C].argmax(1) == targets_C1[leads_C, 0]
-        is_top1.append(leads_C.float())
-        place_CV.copy_(p_CV.scatter_add_(1, targets_C1, torch.full_like(of_target_C1, -1.0)))
+        below_C1 = highest_C1 - logits_CV.gather(1, targets_C1)
+        losses.append((below_C1 - p_CV.amax(1, keepdim=True).log()).squeeze(1))
+        is_top1.append((leader_C1 == targets_C1).squeeze(1).float())
+        place_CV.copy_(p_CV.scatter_add_(1, targets_C1, torch.full_like(below_C1, -1.0)))
     logits_BV[len(targets_B) :] = 0
     return torch.cat(losses), torch.cat(is_top1)
