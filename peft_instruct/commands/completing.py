@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from peft_instruct.commands.generated import Completed
 from peft_instruct.data.template import ANSWER
 from peft_instruct.environment import HubState
 from peft_instruct.inference.files import PromptRow
@@ -16,6 +18,8 @@ if TYPE_CHECKING:  # it imports torch
     from peft_instruct.inference.complete import Generation
 
 Say = Callable[[str], None]
+ROWS_AT_ONCE = 1024
+"""Rows that batches of like length are made of; then they are written."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Completing:
         """What an answer is wrapped in can be taken off the whole alone."""
         return self.loaded.template.answer == ANSWER
 
-    def streamed(self, row: PromptRow, on_text: Say) -> list[Generation]:
+    def streamed(self, row: PromptRow, on_text: Say) -> Completed:
         """The completion of one prompt, told while it is made."""
         from peft_instruct.inference.stream import stream
 
@@ -49,36 +53,50 @@ class Completing:
             device=self.loaded.base.compute.torch_device,
             seed=self.seed,
         )
-        return [generation]
+        return Completed(row.values, generation, None)
 
-    def tuned(self, rows: Sequence[PromptRow]) -> list[Generation]:
-        """The completion of each row's prompt, in their order."""
-        return self._complete(self.loaded.model, self.loaded.base, rows, "completed")
+    def portions(self, rows: Sequence[PromptRow], compare: bool) -> Iterator[list[Completed]]:
+        """The rows with their completions, in their order, as portions are done; `compare`: the base's as well."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            portion = rows[start : start + ROWS_AT_ONCE]
+            tuned = self._complete(self.loaded.model, self.loaded.base, portion, "completed", start, len(rows))
+            bases = self._untuned(portion, start, len(rows)) if compare else [None] * len(portion)
+            yield [
+                Completed(row.values, mine, other) for row, mine, other in zip(portion, tuned, bases, strict=True)
+            ]
 
-    def untuned(self, rows: Sequence[PromptRow]) -> list[Generation]:
+    def _untuned(self, portion: Sequence[PromptRow], start: int, total: int) -> list[Generation]:
         """The same prompts to the model as it was before training."""
-        if not self.loaded.adapter.holds_model:
-            with self.loaded.untuned() as model:
-                return self._complete(model, self.loaded.base, rows, "completed by the base")
+        what = "completed by the base"
+        if self.loaded.adapter.holds_model:
+            return self._complete(self._base.model, self._base, portion, what, start, total)
+        with self.loaded.untuned() as model:
+            return self._complete(model, self.loaded.base, portion, what, start, total)
+
+    @cached_property
+    def _base(self) -> Any:
         from peft_instruct.adapter.folder import load_untuned
 
-        base = load_untuned(self.loaded.adapter, self.loaded.base.compute, self.hub, self.base)
-        return self._complete(base.model, base, rows, "completed by the base")
+        return load_untuned(self.loaded.adapter, self.loaded.base.compute, self.hub, self.base)
 
-    def _complete(self, model: Any, base: Any, rows: Sequence[PromptRow], what: str) -> list[Generation]:
+    def _complete(
+        self, model: Any, base: Any, portion: Sequence[PromptRow], what: str, start: int, total: int
+    ) -> list[Generation]:
         from peft_instruct.inference.complete import complete
         from peft_instruct.inference.progress import told
 
+        tell = told(self.say, what, total)
         done = complete(
             model,
             base.tokenizer,
-            [row.prompt for row in rows],
+            [row.prompt for row in portion],
             self.options,
             positions=base.positions,
             device=base.compute.torch_device,
             batch_size=self.batch_size,
             seed=self.seed,
-            on_done=told(self.say, what, len(rows)),
+            first=start,
+            on_done=lambda count: tell(start + count),
         )
         template = self.loaded.template
         return [replace(generation, completion=template.output(generation.completion)) for generation in done]

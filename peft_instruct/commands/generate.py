@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
@@ -14,7 +14,7 @@ from peft_instruct.commands.generated import Completed, GenerateResult, say_limi
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
-from peft_instruct.inference.files import finished_file, json_line, one_prompt, read_prompts
+from peft_instruct.inference.files import finished_file, json_line, one_prompt, partial_file, read_prompts
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.shipped import find_adapter
@@ -47,7 +47,7 @@ def generate(
     Args:
         input: the text that the instruction is about.
         file: rows with `instruction` (and `input`), with `prompt`, or with a conversation to go on with.
-        out: where the completed rows of `file` go; without it they are the result.
+        out: where the completed rows of `file` go, portion by portion; without it they are the result.
         compare: complete with the base as it was before training, too.
         base: where the base is, when not where the adapter says.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty: in place of the adapter's own defaults.
@@ -82,32 +82,46 @@ def generate(
     if idle and used_seed is None:
         say(f"{', '.join(idle)}: no effect, temperature 0 is greedy")
     with ExitStack() as stack:
-        written = stack.enter_context(finished_file(out)) if out else None
+        written = stack.enter_context(finished_file(out, keeps=True)) if out else None
         compute = choose_compute(device, "fp32")
         tuned = load_tuned(adapter, compute, hub, base=base)
         if not compare:  # which asks the base as well
             tuned = tuned.merged()
         completing = Completing(tuned, hub, base, options, used_seed or 0, batch_size, say)
         streamed = stream is not None and file is None and not compare and completing.streams
-        generations = completing.streamed(rows[0], stream) if streamed and stream else completing.tuned(rows)
-        bases = completing.untuned(rows) if compare else [None] * len(rows)
-        completed = tuple(
-            Completed(row.values, generation, other)
-            for row, generation, other in zip(rows, generations, bases, strict=True)
-        )
-        if written is not None:
-            written.writelines(json_line(each.row()) for each in completed)
-    say_limits(rows, generations, tuned.base.positions, say)
+        if streamed and stream:
+            completed = [completing.streamed(rows[0], stream)]
+        else:
+            completed = _kept_as_it_goes(completing.portions(rows, compare), written, out, say)
+    say_limits(rows, [each.tuned for each in completed], tuned.base.positions, say)
     return GenerateResult(
         adapter=adapter_path,
         device=compute.device,
         options=options,
         seed=used_seed,
-        completed=completed,
+        completed=tuple(completed),
         from_file=file is not None,
         out=str(out) if out else None,
         streamed=streamed,
     )
+
+
+def _kept_as_it_goes(
+    portions: Iterable[list[Completed]], written: TextIO | None, out: Path | None, say: Say
+) -> list[Completed]:
+    """All completions; each portion is on its way to the disk before the next one is asked for."""
+    completed: list[Completed] = []
+    try:
+        for portion in portions:
+            completed += portion
+            if written is not None:
+                written.writelines(json_line(each.row()) for each in portion)
+                written.flush()
+    except BaseException:
+        if out is not None and completed:
+            say(f"{out}: not finished. Its first {len(completed):,} rows are in {partial_file(out)}")
+        raise
+    return completed
 
 
 def _check_usage(

@@ -58,6 +58,7 @@ def complete(
     device: torch.device,
     batch_size: int | None = None,
     seed: int | None = None,
+    first: int = 0,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Generation]:
     """The completion of each prompt, in the prompts' order.
@@ -68,7 +69,8 @@ def complete(
     Args:
         positions: of the model; prompt and completion together never exceed them.
         batch_size: rows at once; None takes as many as fit.
-        seed: of sampling, with the place of a prompt in `prompts`; None draws a new one.
+        seed: of sampling, with the place of a prompt; None draws a new one.
+        first: the place of the first prompt, where `prompts` are a portion of more.
         on_done: called after each batch with the number of prompts completed so far.
 
     Raises:
@@ -86,7 +88,7 @@ def complete(
             stack.enter_context(packed_weights(model))
         for indices in batches(fitted, batch_size, model.config):
             batch = [fitted[index] for index in indices]
-            choice = next_token(options, batch, seed, indices)
+            choice = next_token(options, batch, seed, [first + index for index in indices])
             for index, ids in zip(indices, new_ids(model, tokenizer, batch, choice, device, preambles), strict=True):
                 generations[index] = as_generation(tokenizer, prompts[index], fitted[index], ids)
             if on_done is not None:
@@ -99,10 +101,10 @@ def new_seed() -> int:
 
 
 def next_token(
-    options: GenerationSection, batch: Sequence[FittedPrompt], seed: int, indices: Sequence[int]
+    options: GenerationSection, batch: Sequence[FittedPrompt], seed: int, places: Sequence[int]
 ) -> NextToken:
-    """The choice of a batch; `indices` are the prompts' places in the caller's list."""
-    generators = [row_generator(seed, index) for index in indices] if options.temperature > 0 else []
+    """The choice of a batch; `places` are those of the prompts in the caller's list."""
+    generators = [row_generator(seed, place) for place in places] if options.temperature > 0 else []
     return NextToken(options, [prompt.ids for prompt in batch], generators)
 
 

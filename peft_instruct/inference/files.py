@@ -154,16 +154,24 @@ def json_line(values: dict[str, Any]) -> str:
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n"
 
 
+def partial_file(path: Path) -> Path:
+    """Where a file is written until it is finished."""
+    return path.with_name(f".{path.name}.partial")
+
+
 @contextmanager
-def finished_file(path: Path) -> Iterator[TextIO]:
+def finished_file(path: Path, *, keeps: bool = False) -> Iterator[TextIO]:
     """A file that appears under its name only when the block is done; opened at once, so that a bad path is told early.
+
+    Args:
+        keeps: of a block that fails, what it has written stays in `partial_file`.
 
     Raises:
         RecipeError: a folder, or it cannot be written there.
     """
     if path.is_dir():
         raise RecipeError(f"--out {path}: is a folder. expected the name of a file.")
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = partial.open("w", encoding="utf-8", newline="\n")
@@ -175,8 +183,10 @@ def finished_file(path: Path) -> Iterator[TextIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except BaseException:
+        if not keeps or (partial.exists() and not partial.stat().st_size):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 from tiny import tiny_rows, write_whole_model
 
 from peft_instruct.adapter.folder import load_tuned, open_adapter
+from peft_instruct.commands import completing
 from peft_instruct.commands.generate import GenerateResult, generate
 from peft_instruct.commands.train import train
 from peft_instruct.data.templates import ALPACA
@@ -124,6 +125,34 @@ def test_a_file_is_completed_in_its_order(adapter: Path, tmp_path: Path) -> None
     assert f"{out}: {len(rows)} completions" in result.text()
     assert "completions" not in result.record()
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_portions_make_no_difference_and_are_kept_where_a_later_one_fails(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": number, "instruction": asked, "input": given} for number, (asked, given) in enumerate(ASKED)]
+    file, out, whole = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    sampled: dict[str, Any] = {"file": file, "temperature": 1.0, "seed": 3, "compare": True}
+    run(adapter, out=whole, **sampled)
+    monkeypatch.setattr(completing, "ROWS_AT_ONCE", 2)
+    run(adapter, out=out, **sampled)
+    assert out.read_bytes() == whole.read_bytes() and len(rows) > 4
+
+    made = completing.Completing._complete
+
+    def fails_at_the_third_portion(self: Any, model: Any, base: Any, portion: Any, what: str, start: int, n: int) -> Any:
+        if start == 4:
+            raise KeyboardInterrupt
+        return made(self, model, base, portion, what, start, n)
+
+    monkeypatch.setattr(completing.Completing, "_complete", fails_at_the_third_portion)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(adapter, out=out, say=said.append, **sampled)
+    partial = tmp_path / ".out.jsonl.partial"
+    assert partial.read_bytes().splitlines() == whole.read_bytes().splitlines()[:4]
+    assert out.read_bytes() == whole.read_bytes(), "of an earlier run, as it was"
+    assert any("first 4 rows" in line and str(partial) in line for line in said)
 
 
 def test_a_file_without_out_is_the_result_as_json_lines(adapter: Path, tmp_path: Path) -> None:
