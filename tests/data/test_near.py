@@ -6,19 +6,22 @@ import json
 import math
 import random
 import re
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from peft_instruct.data import near
-from peft_instruct.data.near import NEAR, NearPair, first_alike, groups_of, near_duplicates, normal_form
+from peft_instruct.data import rarest
+from peft_instruct.data.near import NearPair, first_alike, groups_of, near_duplicates, normal_form, similarity
 from peft_instruct.data.prepare import read_source
+from peft_instruct.data.rarest import NEAR
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import DatasetError
@@ -96,10 +99,67 @@ def test_groups_of_any_texts_are_those_of_the_exact_pairs(texts: list[str]) -> N
 def test_of_very_many_look_alikes_some_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"one two three four five six seven eight nine ten of {number}" for number in range(40)]
     assert near_duplicates(texts).num_capped == 0
-    monkeypatch.setattr(near, "MOST_COMPARED", 5)
+    monkeypatch.setattr(rarest, "MOST_COMPARED", 5)
     capped = near_duplicates(texts)
     assert capped.num_capped == 34
     assert set(groups_of(40, capped.pairs)) == {0}
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=7).map(" ".join), max_size=9))
+# One of the features that the first and the last share comes too often; the others find them.
+@example(["a c d d d", "l l m n", "a c n m k e", "a i d b k k", "j j a j m n j l", "f a e", "a c d d x"])
+# Every feature comes too often: nothing is found.
+@example(["b b b c a", "c b c", "b a c a c", "a b b b", "b b c a c"])
+def test_a_text_whose_look_alikes_are_not_all_found_is_counted(texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rarest, "MOST_COMPARED", 1)
+        found = near_duplicates(texts)
+    groups = groups_of(len(texts), found.pairs)
+    missed = {second for first, second in exact_pairs(texts, NEAR) if groups[first] != groups[second]}
+    assert len(missed) <= found.num_capped
+
+
+def test_features_that_come_often_are_looked_up_where_too_few_others_are() -> None:
+    texts = ["a c d d d", "l l m n", "a c n m k e", "a i d b k k", "j j a j m n j l", "f a e", "a c d d x"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rarest, "MOST_COMPARED", 1)
+        found = near_duplicates(texts)
+    assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 6)]
+    assert found.num_capped == 0
+
+
+def test_features_too_common_for_their_place_in_the_key_are_as_common_as_it_tells(
+    rows: list[PromptCompletion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{row.asked}\n{row.completion}" for row in rows[-900:]]
+    expected = groups_of(len(texts), near_duplicates(texts).pairs)
+    assert len(set(expected)) < len(texts)
+    # What comes twice is beyond the last step.
+    monkeypatch.setattr(rarest, "_COUNT_STEPS", 2000)
+    assert groups_of(len(texts), near_duplicates(texts).pairs) == expected
+
+
+def test_texts_of_one_long_beginning_are_not_all_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_texts, num_words = 120, 101
+    words = np.tile(np.arange(num_words), (num_texts, 1))
+    words[:, -1] += np.arange(num_texts)
+    features = rarest.Features.of(words.ravel(), num_words * np.arange(num_texts + 1))
+
+    def found() -> tuple[list[tuple[int, list[int], bool]], int]:
+        tracemalloc.start()
+        candidates = list(rarest.Lookup.of(features).candidates())
+        _, num_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return candidates, num_bytes
+
+    # 62 of the 64 rarest features of each text are those of all earlier ones; 8 bytes for each.
+    of_all = 8 * 62 * num_texts * (num_texts - 1) // 2
+    candidates, num_bytes = found()
+    assert [len(earlier) for _, earlier, _ in candidates] == list(range(1, num_texts))
+    assert num_bytes > of_all
+    monkeypatch.setattr(rarest, "_AT_ONCE", 1 << 12)
+    in_parts, num_bytes = found()
+    assert in_parts == candidates and num_bytes < of_all
 
 
 def test_signs_alone_are_compared_as_they_stand() -> None:
@@ -204,8 +264,8 @@ def test_similarity_is_that_of_words_and_pairs_of_words() -> None:
     text = " ".join(f"w{number}" for number in range(20))
     (pair,) = near_duplicates([text, text.replace("w19", "other")]).pairs
     # 20 words and 19 pairs of them; the last word and the last pair differ.
-    assert pair.similarity == pytest.approx(37 / 41)
+    assert pair.similarity == similarity(text, text.replace("w19", "other")) == pytest.approx(37 / 41)
     assert near_duplicates(["dog bites man", "man bites dog", ""]).pairs == ()
     # 7 features of 10: as like as it must be, and no more.
     (pair,) = near_duplicates(["a b c d", "a b c d a e"]).pairs
-    assert pair.similarity == NEAR
+    assert pair.similarity == similarity("a b c d", "a b c d a e") == NEAR
