@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from peft_instruct.data.checks.catalogue import Finding
 from peft_instruct.data.checks.parts import RowParts
-from peft_instruct.data.near import near_duplicates, normal_form
+from peft_instruct.data.near import near_duplicates, normal_form, similarity
+from peft_instruct.data.rarest import NEAR
 
 TOLD_AS_NEAR = 0.85
-"""Least similarity that is told. Splits keep rows together from `near.NEAR` on, where parting them would be the
+"""Least similarity that is told. Splits keep rows together from `rarest.NEAR` on, where parting them would be the
 mistake; here a false finding is, and between the two stand questions of one form about different things."""
 LEAST_REPEATED, LEAST_REPEATED_LENGTH = 5, 40
 """Prompts that share one answer, and its characters."""
@@ -33,7 +34,7 @@ def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) ->
         if first is not row:
             told.add(row.origin)
             yield Finding("duplicate", row.origin, "", f"as {first.origin}")
-        elif other != answer and not near_duplicates([other, answer]).pairs:
+        elif other != answer and similarity(other, answer) < NEAR:
             told.add(row.origin)
             yield Finding("contradiction", row.origin, "", f"{asking.origin} answers {asking.answer[:60]!r}")
     yield from _one_answer(rows, answers)
@@ -73,8 +74,8 @@ def _near(rows: Sequence[RowParts], held_out: Sequence[RowParts], told: set[str]
             leaks = pair.first < len(held_out)
             best[pair.second] = max(best.get(pair.second, (0.0, 0)), (pair.similarity + leaks, pair.first))
     for second, (weight, first) in best.items():
-        similarity = weight - 1 if first < len(held_out) else weight
+        alike = weight - 1 if first < len(held_out) else weight
         row = everything[second]
-        if similarity >= TOLD_AS_NEAR and row.origin not in told:
+        if alike >= TOLD_AS_NEAR and row.origin not in told:
             code = "near-overlap" if first < len(held_out) else "near-duplicate"
-            yield Finding(code, row.origin, "", f"{similarity:.0%} as {everything[first].origin}")
+            yield Finding(code, row.origin, "", f"{alike:.0%} as {everything[first].origin}")
