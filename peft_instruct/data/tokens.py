@@ -33,6 +33,8 @@ ROWS_AT_ONCE = 4096
 """Rows of one batched call: the tokenizer keeps the texts and places of all tokens of a call, many times their ids."""
 WORDS_AT_ONCE = 512
 """Words that one thread of the tokenizer takes."""
+MOST_KNOWN = 1 << 20
+"""Words whose ids are kept from one batched call to the next: about 200 MB."""
 
 
 def text_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -109,7 +111,7 @@ class _Encoder:
         learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), np.diff(part_ends))
         ends = part_ends[np.array(self._ends)]
         self._begin()
-        if not self._by_words:  # whole texts do not come again
+        if not self._by_words or len(self._units) > MOST_KNOWN:  # whole texts do not come again
             self._forget()
         return ids, learned, ends
 

@@ -80,6 +80,27 @@ def test_how_many_rows_are_tokenised_at_once_plays_no_part(tokenizer: Any, monke
     assert list(parts) == list(whole) and same == report
 
 
+def test_words_are_forgotten_before_they_are_too_many(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [PromptCompletion(f"Say {number}.", f"{number} it is", "here") for number in range(40)]
+    assert is_cut_before_spaces(tokenizer)
+    whole, _ = tokenize(rows, tokenizer, max_length=MORE_THAN_ENOUGH)
+    held = []
+    numbers = tokens_module._Encoder._numbers
+
+    def watched(encoder: Any, *arguments: Any) -> Any:
+        found = numbers(encoder, *arguments)
+        held.append(len(encoder._units))
+        return found
+
+    monkeypatch.setattr(tokens_module, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(tokens_module, "MOST_KNOWN", 20)
+    monkeypatch.setattr(tokens_module._Encoder, "_numbers", watched)
+    parts, _ = tokenize(rows, tokenizer, max_length=MORE_THAN_ENOUGH)
+    assert list(parts) == list(whole)
+    # Each batch brings 10 words of its own and 4 units that all have.
+    assert 20 < max(held) <= 34
+
+
 @settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))
 @given(prompt=TEXT, completion=TEXT)
 def test_the_prompt_of_training_is_the_prompt_of_generation(tokenizer: Any, prompt: str, completion: str) -> None:
