@@ -27,29 +27,42 @@ def batches(fitted: Sequence[FittedPrompt], size: int | None, config: PreTrained
     """Indices of prompts with about as many tokens of their own, the most first.
 
     Rows of one batch share one limit: a row that has stopped is fed padding until it is let go, and a longer prompt
-    would run out of positions on it.
+    would run out of positions on it. With its longest preamble, longest part of their own and limit a batch is no wider
+    than the model's positions, as each of its rows alone: of a wider one transformers warns that it may fail.
 
     Args:
         size: rows of a batch; None takes as many as MOST_CACHE_BYTES hold.
     """
+    text: Any = config.get_text_config()
     own = [len(prompt.ids) - prompt.num_shared for prompt in fitted]
     ordered = sorted(range(len(fitted)), key=lambda index: (fitted[index].limit, -own[index]))
     for limit, group in groupby(ordered, key=lambda index: fitted[index].limit):
         indices = list(group)
         preamble = max(fitted[index].num_shared for index in indices)
         while indices:
-            rows = size or _rows_that_fit(preamble + own[indices[0]] + limit, config)
+            longest = text.max_position_embeddings - own[indices[0]] - limit
+            rows = size or _rows_that_fit(min(preamble, longest) + own[indices[0]] + limit, config)
+            rows = _num_up_to(longest, [fitted[index].num_shared for index in indices[:rows]])
             yield indices[:rows]
             indices = indices[rows:]
 
 
+def _num_up_to(longest: int, preambles: Sequence[int]) -> int:
+    """How many come before the first that is longer; the first of all fits with its own limit."""
+    return next((place for place, length in enumerate(preambles) if place and length > longest), len(preambles))
+
+
 def _rows_that_fit(num_tokens: int, config: PreTrainedConfig) -> int:
+    return max(LEAST_ROWS, min(MOST_ROWS, MOST_CACHE_BYTES // (num_tokens * token_bytes(config))))
+
+
+def token_bytes(config: PreTrainedConfig) -> int:
+    """Of the keys and values of one token in fp32."""
     text: Any = config.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     kept_heads = getattr(text, "num_key_value_heads", None) or heads
-    row_bytes = num_tokens * text.num_hidden_layers * 2 * kept_heads * width * torch.float32.itemsize
-    return max(LEAST_ROWS, min(MOST_ROWS, MOST_CACHE_BYTES // row_bytes))
+    return int(text.num_hidden_layers * 2 * kept_heads * width * torch.float32.itemsize)
 
 
 def roomy_cache(config: PreTrainedConfig, room: int) -> DynamicCache:

@@ -36,6 +36,14 @@ def test_a_batch_holds_as_many_rows_as_their_keys_and_values_allow() -> None:
     assert len(first) == 47, "half the heads of keys and values, twice the rows and the odd one"
 
 
+def test_no_batch_is_wider_than_the_models_positions() -> None:
+    """The longest preamble and the longest part of their own may be those of two rows."""
+    fitted = [FittedPrompt(tuple(range(80)), 20, 0, num_shared=shared) for shared in (10, 60, 10, 60, 0)]
+    assert list(batches(fitted, None, GPT2Config(n_positions=160))) == [[4, 0, 2, 1, 3]]
+    assert list(batches(fitted, None, GPT2Config(n_positions=159))) == [[4, 0, 2], [1, 3]]
+    assert list(batches(fitted, 8, GPT2Config(n_positions=100))) == [[4], [0, 2], [1, 3]]
+
+
 def test_a_cache_with_room_holds_what_the_plain_one_holds() -> None:
     config = GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=32, vocab_size=64)
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+import peft_instruct.inference.preambles as sharing
 from peft_instruct.data.templates import ALPACA
 from peft_instruct.inference.complete import complete
 from peft_instruct.inference.preambles import SHORTEST_PREAMBLE, laid_out, with_shared
@@ -63,6 +64,15 @@ def test_every_prompt_keeps_a_token_of_its_own() -> None:
     assert shared(BEGINNING, same) == [0, 0]
 
 
+def test_many_beginnings_share_within_their_memory_those_that_save_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed form: a token takes 2 layers × 2 × 32 × 4 bytes."""
+    pairs = [(*range(start, start + 40), end) for start in range(0, 1000, 50) for end in (2000, 2001)]
+    triple = [(*range(1500, 1530), end) for end in (2000, 2001, 2002)]
+    assert shared(*pairs, *triple) == [40] * 40 + [30] * 3
+    monkeypatch.setattr(sharing, "MOST_PREAMBLE_BYTES", 512 * (30 + 3 * 40 + 39))
+    assert shared(*pairs, *triple) == [40] * 6 + [0] * 34 + [30] * 3
+
+
 def test_a_batch_is_laid_out_as_its_cache_is_filled() -> None:
     batch = [FittedPrompt((1, 2, 3, 4), 8, 0, num_shared=3), FittedPrompt((5, 6), 8, 0), FittedPrompt((1, 7), 8, 0, 1)]
     ids, mask = laid_out(batch, 0)
@@ -88,6 +98,8 @@ def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer:
     num_computed: list[int] = []
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda module, given, out: num_computed.append(given[0].numel()))
+    num_logits: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda module, given, out: num_logits.append(out.shape[1]))
 
     def completed(prompts: list[Any], **options: int) -> list[Any]:
         section = GenerationSection(**options)
@@ -101,6 +113,31 @@ def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer:
     # Models that look back a limited number of places share nothing.
     assert len(preambles) == (0 if config.model_type in ("gpt_neo", "mistral") else 2)
     num_computed.clear()
+    num_logits.clear()
     completed(PROMPTS, max_new_tokens=1)
+    assert not preambles or num_logits == [1] * (len(preambles) + 1)
     longest_own = max(len(prompt.ids) - prompt.num_shared for prompt in fitted)
     assert sorted(num_computed) == [*sorted(map(len, preambles)), len(PROMPTS) * longest_own]
+
+
+def test_prompts_that_fill_the_positions_share_their_beginnings(tokenizer: Any) -> None:
+    """Two preambles of unlike length, the plain attention, and no position to spare."""
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=96, vocab_size=len(tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    for weights in model.parameters():
+        if weights.ndim == 2:
+            weights.data.mul_(10.0)
+    prompts = ["~" * 60 + end * 20 for end in "{}"] + ["^" * 20 + end * 60 for end in "{}"]
+    fitted = with_shared(fit_prompts(tokenizer, prompts, positions=96, max_new_tokens=16), config)
+    assert [(len(each.ids), each.limit, each.num_shared) for each in fitted] == [(80, 16, 60)] * 2 + [(80, 16, 20)] * 2
+    widths: list[int] = []
+    model.transformer.h[0].attn.register_forward_hook(lambda module, given, out: widths.append(out[1].shape[-1]))
+    options = GenerationSection(max_new_tokens=16)
+
+    def completed(asked: list[str]) -> list[Any]:
+        return complete(model, tokenizer, asked, options, positions=96, device=CPU)
+
+    assert completed(prompts) == [each for prompt in prompts for each in completed([prompt])]
+    assert max(widths) <= 96
