@@ -25,7 +25,8 @@ MOST_PACKED_BYTES = 2 << 30
 def packed_weights(model: nn.Module) -> Iterator[None]:
     """The matrices of a model, packed for its forward passes within the block; without gradients.
 
-    Packed are those in fp32 on an x86 CPU where autocast is off; others stay as they are.
+    Packed are those in fp32 on an x86 CPU where autocast is off; others stay as they are. Where a forward pass turns
+    autocast on by itself, its products are the plain ones.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D) and _can_pack(module)]
     num_bytes = sum(layer.weight.nbytes for layer in layers)
@@ -58,6 +59,10 @@ def _packed_forward(layer: nn.Linear | Conv1D) -> Callable[[torch.Tensor], torch
     bias = layer.bias
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
+        # accelerate puts autocast around the model's own forward: what enters the block does not see it.
+        if torch.is_autocast_enabled("cpu"):
+            plain: torch.Tensor = type(layer).forward(layer, inputs)
+            return plain
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
         return product
 

@@ -44,6 +44,20 @@ def test_logits_are_those_of_the_plain_weights(make: Any, rows: int) -> None:
     assert num_packed(model) == 0
 
 
+def test_autocast_inside_the_models_forward_computes_as_without_packing() -> None:
+    """Samples during a training in bf16: accelerate wraps `model.forward`, so the block begins without autocast."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, ids = GPT2LMHeadModel(GPT2).eval(), torch.randint(64, (3, 7))
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits
+        with packed_weights(model):
+            assert num_packed(model.transformer) == 8
+            assert torch.equal(model(input_ids=ids).logits, plain)
+    assert plain.dtype == torch.bfloat16
+
+
 def test_what_cannot_be_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     half, own = nn.Linear(8, 8, dtype=torch.bfloat16), nn.Linear(8, 8)
     own.forward = lambda inputs: inputs  # type: ignore[method-assign]
