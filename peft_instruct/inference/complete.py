@@ -63,8 +63,9 @@ def complete(
 ) -> list[Generation]:
     """The completion of each prompt, in the prompts' order.
 
-    Neither the batch size nor the other prompts play a part in a completion, greedy or sampled: rows are padded on
-    the left, where the attention mask hides it and positions do not count it.
+    But for rounding neither the batch size nor the other prompts play a part in a completion, greedy or sampled:
+    padding is hidden by the attention mask and not counted by positions, also between a shared preamble and the rest.
+    Sums in another order can turn a choice between two tokens of all but equal logits.
 
     Args:
         positions: of the model; prompt and completion together never exceed them.
