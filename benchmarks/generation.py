@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import sys
 import time
@@ -23,10 +22,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RESULT = REPOSITORY / "benchmarks" / "results" / "generation.json"
-README = REPOSITORY / "README.md"
-BEGIN, END = "<!-- generation: begin (benchmarks/generation.py --render) -->", "<!-- generation: end -->"
+import readme_table
+
+RESULT = readme_table.RESULTS / "generation.json"
 OURS, BY_EIGHT, ONE_BY_ONE = "ours", "batches of 8", "one by one"
 
 
@@ -109,18 +107,19 @@ def compare(asked: argparse.Namespace) -> dict[str, Any]:
 def block() -> str:
     """The README's lines between their marks, from the result file."""
     if not RESULT.is_file():
-        return f"{BEGIN}\nGeneration is not measured yet.\n{END}"
+        return readme_table.marked("generation", __file__, "Generation is not measured yet.")
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     count, faster, same = found["num_prompts"], found["times_as_fast_as"], found["same_texts"]
     machine = found["environment"]
     alike = " and ".join(str(same[name]) for name in (BY_EIGHT, ONE_BY_ONE))
-    return (
-        f"{BEGIN}\n{count} prompts of a file, {found['new_tokens']} new tokens each, take "
+    text = (
+        f"{count} prompts of a file, {found['new_tokens']} new tokens each, take "
         f"{statistics.median(found['seconds'][OURS]):.0f} s: {faster[ONE_BY_ONE]:.1f} times as fast as a plain "
         f"`model.generate` loop,\n{faster[BY_EIGHT]:.1f} times as fast as one in batches of 8 in file order "
         f"(GPT-2 124M, greedy, {machine['precision']}; {alike} of {count} texts the\nsame as ours; "
-        f"{machine['device_name']}, {found['made'][:10]}, `benchmarks/results/generation.json`).\n{END}"
+        f"{machine['device_name']}, {found['made'][:10]}, `benchmarks/results/generation.json`)."
     )
+    return readme_table.marked("generation", __file__, text)
 
 
 def main() -> None:
@@ -135,10 +134,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="write the README's lines from the result file")
     asked = parser.parse_args()
     if asked.render:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(
-            re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block(), text, flags=re.S), encoding="utf-8"
-        )
+        readme_table.write(block())
         return
     if not (asked.base and asked.data):
         parser.error("--base and --data are needed to measure")
