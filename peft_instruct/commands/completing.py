@@ -61,9 +61,7 @@ class Completing:
             portion = rows[start : start + ROWS_AT_ONCE]
             tuned = self._complete(self.loaded.model, self.loaded.base, portion, "completed", start, len(rows))
             bases = self._untuned(portion, start, len(rows)) if compare else [None] * len(portion)
-            yield [
-                Completed(row.values, mine, other) for row, mine, other in zip(portion, tuned, bases, strict=True)
-            ]
+            yield [Completed(row.values, mine, other) for row, mine, other in zip(portion, tuned, bases, strict=True)]
 
     def _untuned(self, portion: Sequence[PromptRow], start: int, total: int) -> list[Generation]:
         """The same prompts to the model as it was before training."""

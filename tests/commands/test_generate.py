@@ -140,7 +140,9 @@ def test_portions_make_no_difference_and_are_kept_where_a_later_one_fails(
 
     made = completing.Completing._complete
 
-    def fails_at_the_third_portion(self: Any, model: Any, base: Any, portion: Any, what: str, start: int, n: int) -> Any:
+    def fails_at_the_third_portion(
+        self: Any, model: Any, base: Any, portion: Any, what: str, start: int, n: int
+    ) -> Any:
         if start == 4:
             raise KeyboardInterrupt
         return made(self, model, base, portion, what, start, n)
