@@ -14,6 +14,7 @@ from write_points import killed_at
 from peft_instruct.adapter.storage import LOCK, MANIFEST
 from peft_instruct.commands.run_folder import RunFolder
 from peft_instruct.training.checkpoints import newest, verify
+from peft_instruct.training.contents import METRICS
 
 LEAST_POINTS = 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files behind descriptors are read from /proc")
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files behind de
 def test_every_write_point_of_a_save(make_trainer: Any, tmp_path: Path, record_property: Any) -> None:
     """The fifth save of a run, with the rotation after it; each point in a process of its own."""
     trainer = make_trainer("training.max_steps=4", "training.save_every=1", "training.evaluate_every=never")
+    (tmp_path / METRICS).touch()  # as `train` does before the first step; a checkpoint without it is not whole
     trainer.learn()
     trainer.state.global_step = 5
     checkpoints, before = tmp_path / "checkpoints", tmp_path / "before"
