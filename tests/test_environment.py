@@ -14,6 +14,7 @@ import ctypes, resource
 from peft_instruct.environment import keep_freed_memory
 keep_freed_memory()
 libc = ctypes.CDLL(None)
+libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE (linux/prctl.h)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 faults = []
 for _ in range(2):
@@ -28,7 +29,10 @@ print(*faults)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_is_used_again_unless_the_user_has_settings() -> None:
-    """A page that was given back to the system faults anew: 100 MB are 24,414 pages of 4 KiB, or 48 large ones."""
+    """A page that was given back to the system faults anew: 100 MB are 24,414 pages of 4 KiB.
+
+    Of large ones, which the system may put in their place, they are 48, and a few others would decide.
+    """
 
     def faults(**settings: str) -> list[int]:
         without = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
