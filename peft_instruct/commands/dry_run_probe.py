@@ -1,7 +1,8 @@
 """The measuring of a dry run, in a process of its own: `python -m peft_instruct.commands.dry_run_probe REQUEST OUT`.
 
 It does what `train` does before its first step, so that it needs the memory that `train` needs, then runs a few passes
-of the longest batch and of the median one, and measures a few held-out rows. Nothing is written but OUT.
+of the longest batch, of up to eight shapes of batches and of the median one, and measures a few held-out rows. Nothing
+is written but OUT.
 """
 
 from __future__ import annotations

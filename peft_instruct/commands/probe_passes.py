@@ -1,4 +1,4 @@
-"""A few training passes of the longest batch of a run and of the median one: their time, and the memory they need."""
+"""A few training passes of the longest batch of a run, of shapes in between and of the median one: time and memory."""
 
 from __future__ import annotations
 
@@ -99,7 +99,11 @@ def measure_passes(
     lengths: Sequence[int],
     folder: Path,
 ) -> Passes:
-    """Train on the longest batch of a run, in growing parts of it as far as memory goes, then on the median one."""
+    """Train on some batches of a run.
+
+    First on the longest, in growing parts of it as far as memory goes; then on one of each of up to MOST_SHAPES shapes
+    of batches, on the median one, and on the longest again.
+    """
     by_tokens = recipe.training.batch_tokens is not None
     batches = [batch for step in steps for batch in step]
     whole = _whole(batches, lengths, by_tokens)
