@@ -5,16 +5,20 @@ Its manifest vouches for their bytes, not for who wrote them: someone who makes 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
 
 from peft_instruct.adapter.config import check_adapter_config
-from peft_instruct.errors import AdapterError, first_line, is_out_of_memory, problems_of
+from peft_instruct.errors import AdapterError, PeftInstructError, first_line, is_out_of_memory, problems_of
 from peft_instruct.model.screening import model_problems, read_json
 from peft_instruct.training.progress import read_metrics
 
@@ -57,29 +61,32 @@ class _Callback(_Strict):
     attributes: _Attributes
 
 
-class StoredTrainerState(_Strict):
-    """transformers' TrainerState (5.23), which takes whatever stands in the file."""
+class StoredTrainerState(_Open):
+    """transformers' TrainerState (5.23), which takes whatever stands in the file; what is not there is its default.
+
+    A field that another version has besides these is that version's own to look at.
+    """
 
     global_step: Count
-    max_steps: Count
-    log_history: list[_Logged]
-    stateful_callbacks: dict[str, _Callback]
-    best_metric: FiniteFloat | None
-    best_global_step: Count | None
-    best_model_checkpoint: str | None
-    epoch: FiniteFloat
-    logging_steps: FiniteFloat
-    eval_steps: FiniteFloat
-    save_steps: FiniteFloat
-    train_batch_size: Count | None
-    num_train_epochs: Count
-    num_input_tokens_seen: Count
-    total_flos: FiniteFloat
-    is_local_process_zero: bool
-    is_world_process_zero: bool
-    is_hyper_param_search: bool
-    trial_name: str | None
-    trial_params: dict[str, str | float | int | bool] | None
+    max_steps: Count = 0
+    log_history: list[_Logged] = []
+    stateful_callbacks: dict[str, _Callback] = {}
+    best_metric: FiniteFloat | None = None
+    best_global_step: Count | None = None
+    best_model_checkpoint: str | None = None
+    epoch: FiniteFloat = 0
+    logging_steps: FiniteFloat = 500
+    eval_steps: FiniteFloat = 500
+    save_steps: FiniteFloat = 500
+    train_batch_size: Count | None = None
+    num_train_epochs: Count = 0
+    num_input_tokens_seen: Count = 0
+    total_flos: FiniteFloat = 0
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, str | float | int | bool] | None = None
 
 
 def check_contents(folder: Path, step: int) -> None:
@@ -109,14 +116,16 @@ def _not_of_tensors(folder: Path) -> list[str]:
 
 def _odd_trainer_state(path: Path, step: int) -> list[str]:
     try:
-        state = StoredTrainerState.model_validate(read_json(path, MOST_BYTES))
+        content = read_json(path, MOST_BYTES)
+        state = StoredTrainerState.model_validate(content)
     except ValidationError as error:
         return [f"{path.name}: {problem}" for problem in problems_of(error)]
     except (OSError, ValueError) as error:
         return [f"{path.name}: {_said(error)}."]
     if state.global_step != step:
         return [f"{path.name}: global_step is {state.global_step}. expected {step}."]
-    return []
+    unknown = set(content) - {known.name for known in fields(TrainerState)}  # of the version that is installed
+    return [f"{path.name}: {key[:60]}: unknown key." for key in sorted(unknown)]
 
 
 def _odd_metrics(path: Path) -> list[str]:
@@ -160,6 +169,7 @@ def loading(checkpoint: Path) -> Iterator[None]:
 
     Raises:
         AdapterError: for whatever a library raises there: tensors of other shapes, other keys, values of other types.
+        PeftInstructError: the device or the disk failed, which says nothing about the checkpoint.
     """
     try:
         yield
@@ -169,7 +179,19 @@ def loading(checkpoint: Path) -> Iterator[None]:
     ) as error:  # fmt: skip
         if is_out_of_memory(error):
             raise
+        if _is_of_the_machine(error):
+            raise PeftInstructError(
+                f"{checkpoint}: cannot be loaded ({type(error).__name__}: {first_line(error)}). The device or the disk "
+                "failed, and the checkpoint stays as it is. Mend that, and call the same again."
+            ) from error
         raise AdapterError(
             f"{checkpoint}: does not fit this run ({type(error).__name__}: {first_line(error)}). "
             "Name another one with --resume, or start anew with --resume none."
         ) from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """An OSError without a number is a library's own word for a file that it misses."""
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+    )

@@ -29,6 +29,7 @@ from peft_instruct.training.checkpoints import (
     way_back,
 )
 from peft_instruct.training.contents import METRICS, STATE, TRAINER_STATE, loading
+from peft_instruct.training.moments import check_moments
 from peft_instruct.training.random_state import random_state, set_random_state
 from peft_instruct.training.space import is_refusal, refused
 from peft_instruct.training.state_file import read_state, write_state
@@ -241,6 +242,7 @@ class ResumableTrainer(SFTTrainer):
         with loading(Path(checkpoint)):
             state = read_state(Path(checkpoint) / STATE)
             self.optimizer.load_state_dict(state["optimizer"])
+            check_moments(self.optimizer)
             for group, values in zip(self.optimizer.param_groups, of_recipe, strict=True):
                 group.update(values)
             if state["scaler"]:
