@@ -54,7 +54,7 @@ def _unasked(config: dict[str, Any]) -> list[str]:
 
 def _odd_sizes(config: dict[str, Any], ranks: set[int]) -> list[str]:
     problems = []
-    if list(ranks) != [config.get("r")]:
+    if type(config.get("r")) is not int or ranks != {config["r"]}:  # 8.0 and true equal an int too
         problems.append(f"r: is {str(config.get('r'))[:60]}. expected the rank of the weights, {sorted(ranks)[:3]}.")
     targets = config.get("target_modules")
     names = targets if isinstance(targets, list) else []
