@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_instruct.bench.flops import TokenCounts
 from peft_instruct.data.types import IGNORED_LABEL
@@ -65,7 +65,8 @@ class Stopwatch(TrainerCallback):
         self._marks: dict[str, float] = {}
         self._mark: float | None = None
         self._collated: deque[TokenCounts] = deque()
-        self._embedded: deque[tuple[int, int]] = deque()
+        # Rows and positions of each pass, and where rows are joined, how many tokens stand before them all.
+        self._given: deque[tuple[int, int, int | None]] = deque()
         self._num_batches = 0
         self._last_end: float | None = None
 
@@ -80,10 +81,14 @@ class Stopwatch(TrainerCallback):
         return collate
 
     def watch(self, model: Any) -> None:
-        """See which tokens a model is given: fewer than the batch holds where its rows share a preamble."""
-        model.get_input_embeddings().register_forward_pre_hook(
-            lambda module, given: self._embedded.append(tuple(given[0].shape))
-        )
+        """See what a model is given: fewer tokens than the batch holds where its rows share a preamble."""
+        whole = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+        def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            ids, joined = kwargs.get("input_ids", *args[:1]), kwargs.get("joined_rows")
+            self._given.append((*ids.shape, None) if joined is None else (*joined.token.shape, joined.num_shared))
+
+        whole.base_model.register_forward_pre_hook(see, with_kwargs=True)
 
     def split(self, trainer: Any, after: int) -> None:
         """Look into the steps of a trainer after the first `after`, which are not to be disturbed.
@@ -139,13 +144,16 @@ class Stopwatch(TrainerCallback):
 
     def _next_batch(self) -> TokenCounts:
         counts = self._collated.popleft()
-        if not self._embedded:
+        if not self._given:
             return counts
-        rows, width = self._embedded.popleft()
-        if rows * width == counts.num_positions:
+        rows, width, num_shared = self._given.popleft()
+        if num_shared is not None:
+            num_others, width = rows - 1, num_shared
+        elif rows * width == counts.num_positions:
             return counts
-        # The preamble of one row, then what each row has of its own.
-        num_others = self._embedded.popleft()[0] - 1
+        else:
+            # The preamble of one row, then what each row has of its own.
+            num_others = self._given.popleft()[0] - 1
         return replace(counts, num_spared=num_others * width, num_spared_pairs=num_others * width * (width + 1) // 2)
 
 

@@ -1,8 +1,10 @@
-"""The training forward: the language-model head on learned positions only, and a shared preamble computed once.
+"""The training forward: the head on learned positions only, no padding, and a shared preamble computed once.
 
 Off CUDA, TRL's fused head scores every position of a batch, in fp32, and computes them once more in backward
 (trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. And every prompt of a template begins with
-the same tokens, whose hidden states are the same in all rows. The loss is the same sum over the same positions.
+the same tokens, whose hidden states are the same in all rows: they stand once before the rows, which follow one after
+another; where a model's attention is not ours, they are a pass of their own, and its keys and values are all rows'. The
+loss is the same sum over the same positions.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
+from peft_instruct.model.joined_rows import join_rows
+from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
@@ -51,17 +56,20 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head or labels is None or labels.device.type == "cuda":
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
+        joins = speed.joined_rows and not args and can_join(self, kwargs)
         may_share = speed.shared_preamble and not args and not (self.training and is_random)
-        shared = shared_preamble_length(self, labels, kwargs) if may_share else 0
-        if shared:
-            hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs)[:, :-1]
-        else:
-            kwargs["use_cache"] = False
-            hidden_BTD = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        shared = shared_preamble_length(self, labels, kwargs, joins) if may_share else 0
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
-        head, hidden_ND = self.get_output_embeddings(), hidden_BTD[learned_BT]
+        if joins:
+            hidden_ND = _hidden_states_of_joined_rows(self.base_model, shared, kwargs, learned_BT)
+        elif shared:
+            hidden_ND = _hidden_states_after_preamble(self.base_model, shared, kwargs)[:, :-1][learned_BT]
+        else:
+            kwargs["use_cache"] = False
+            hidden_ND = self.base_model(*args, **kwargs).last_hidden_state[:, :-1][learned_BT]
+        head = self.get_output_embeddings()
         if can_chunk(head, arithmetic(hidden_ND)):
             losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N)
         else:
@@ -79,23 +87,68 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
     model.forward = types.MethodType(forward, model)
 
 
-def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any]) -> int:
+def can_join(model: Any, inputs: dict[str, Any]) -> bool:
+    """Whether the rows of a batch, padded on the right or not at all, can be laid one after another.
+
+    Not with NEFTune, whose noise is scaled by the length of a row, nor where a token does not see its whole row.
+    """
+    ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
+    config = model.config.get_text_config()
+    return (
+        config._attn_implementation == ATTENTION
+        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+        and ids_BT is not None
+        and mask_BT is not None
+        and inputs.get("position_ids") is None
+        and not (model.training and _is_noisy(model))
+        and bool((mask_BT[:, 1:] <= mask_BT[:, :-1]).all())
+    )
+
+
+def _is_noisy(model: Any) -> bool:
+    return hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
+
+
+def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any], joins: bool = False) -> int:
     """Tokens that all rows of a batch begin with, where they may be computed once; 0 where not.
 
-    Not with NEFTune (each row draws its own noise, as with dropout), nor with gradient checkpointing, which keeps no
-    cache.
+    Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
+    checkpointing, which keeps no cache.
     """
     ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
     if ids_BT is None or mask_BT is None or len(ids_BT) < 2 or inputs.get("position_ids") is not None:
         return 0
-    is_noisy = hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
-    if model.training and (model.is_gradient_checkpointing or is_noisy):
+    if model.training and ((model.is_gradient_checkpointing and not joins) or _is_noisy(model)):
         return 0
     # The last token of the shortest row stays out, so that every row has something of its own.
     within_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) < mask_BT.sum(1).min() - 1
     same_T = (ids_BT == ids_BT[:1]).all(0) & (mask_BT == 1).all(0) & (labels_BT == IGNORED_LABEL).all(0) & within_T
     length = int(same_T.to(torch.int64).cumprod(0).sum())
     return length if length >= SHORTEST_PREAMBLE else 0
+
+
+def _hidden_states_of_joined_rows(
+    base_model: Any, shared: int, inputs: dict[str, Any], learned_BT: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states (N, D) that predict the learned tokens.
+
+    Raises:
+        RuntimeError: the model does not hand on to its attention what tells rows apart.
+    """
+    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], shared)
+    hidden_1ND = base_model(
+        input_ids=rows.ids,
+        position_ids=rows.positions,
+        # Of four dimensions it is taken as it is, and ours looks at the rows.
+        attention_mask=rows.ids.new_ones(1, 1, 1, 1, dtype=torch.bool),
+        joined_rows=rows,
+        use_cache=False,
+    ).last_hidden_state
+    if rows.num_calls[0] < base_model.config.get_text_config().num_hidden_layers:
+        raise RuntimeError(
+            f"{type(base_model).__name__}: its attention was not told where rows begin. Set speed.joined_rows: false."
+        )
+    return hidden_1ND[0].index_select(0, rows.token_of()[:, :-1][learned_BT])
 
 
 def _hidden_states_after_preamble(base_model: Any, shared: int, inputs: dict[str, Any]) -> torch.Tensor:

@@ -32,8 +32,8 @@ def test_steps_are_known_before_passes_keep_the_budget_and_a_stopped_run_goes_on
     noisy = (*SHARED, "model.dropout=0.1", "method.dropout=0.1", "training.save_every=7")
     whole = make_trainer(*noisy, folder=tmp_path / "whole")
     shapes: list[torch.Size] = []
-    whole.model.get_base_model().transformer.wte.register_forward_pre_hook(
-        lambda _, given: shapes.append(given[0].shape)
+    whole.model.get_base_model().transformer.register_forward_pre_hook(
+        lambda _, args, given: shapes.append(given["joined_rows"].token.shape), with_kwargs=True
     )
     num_batches = len(whole.get_train_dataloader())
     whole.learn()

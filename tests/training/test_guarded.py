@@ -205,17 +205,18 @@ class Shortage:
         self.most_rows = {False: most_rows, True: most_rows if rows_recomputed is None else rows_recomputed}
         self.num_calls = self.num_raised = self.rows = 0
         base = self.base = trainer.model.get_base_model()
-        base.transformer.wte.register_forward_pre_hook(self.forward if where == "forward" else self.count)
+        act = self.forward if where == "forward" else self.count
+        base.transformer.register_forward_pre_hook(lambda _, args, given: act(given), with_kwargs=True)
         if where == "backward":
             # The last of the first block's: when it is reached, others have their part of the gradient already.
             next(p for p in trainer.model.parameters() if p.requires_grad).register_hook(self.backward)
 
-    def count(self, module: Any, given: Any) -> None:
+    def count(self, given: dict[str, Any]) -> None:
         self.num_calls += 1
-        self.rows = len(given[0])
+        self.rows = len(given["joined_rows"].token if "joined_rows" in given else given["input_ids"])
 
-    def forward(self, module: Any, given: Any) -> None:
-        self.count(module, given)
+    def forward(self, given: dict[str, Any]) -> None:
+        self.count(given)
         self.backward(None)
 
     def backward(self, gradient: Any) -> None:

@@ -41,7 +41,13 @@ FP32 = ("training.precision=fp32", "training.max_steps=1", "training.batch_size=
 
 @pytest.mark.parametrize(
     "off",
-    ["speed.shared_preamble=false", "speed.completion_head=false", "speed.lora_product=false", "model.kernels=plain"],
+    [
+        "speed.joined_rows=false",
+        "speed.shared_preamble=false",
+        "speed.completion_head=false",
+        "speed.lora_product=false",
+        "model.kernels=plain",
+    ],
 )
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_fast_path_has_the_loss_and_the_gradients_of_the_plain_one(make_trainer: Any, off: str, method: str) -> None:
@@ -105,7 +111,8 @@ def test_the_preamble_is_what_all_rows_of_a_batch_begin_with(make_trainer: Any, 
 )
 def test_rows_with_noise_of_their_own_share_nothing(make_trainer: Any, monkeypatch: Any, noise: str) -> None:
     spy = Spy(monkeypatch)
-    trainer = make_trainer("training.max_steps=1", "training.batch_size=4", "model.dropout=0", noise)
+    overrides = ("training.max_steps=1", "training.batch_size=4", "model.dropout=0", "speed.joined_rows=false")
+    trainer = make_trainer(*overrides, noise)
     trainer.train()
     assert not any(spy.lengths)
 
@@ -131,7 +138,7 @@ def test_training_with_and_without_ends_at_the_same_validation_loss(make_trainer
     )  # fmt: skip
     off = (
         "speed.shared_preamble=false", "speed.completion_head=false", "speed.length_buckets=false",
-        "speed.frozen_weights=fp32", "speed.lora_product=false", "model.kernels=plain",
+        "speed.frozen_weights=fp32", "speed.lora_product=false", "speed.joined_rows=false", "model.kernels=plain",
     )  # fmt: skip
     losses: dict[str, list[float]] = {"fast": [], "plain": []}
     for seed in (1, 2, 3):

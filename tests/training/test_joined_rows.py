@@ -1,0 +1,106 @@
+"""Rows one after another against padded rows: the same loss and the same gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_speed import FP32, learned_adapter, loss_and_gradients, relative_difference
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from peft_instruct.model import kernels
+from peft_instruct.model.joined_rows import MULTIPLE, join_rows
+from peft_instruct.training.completion_head import can_join
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+MODELS = {
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=64, max_position_embeddings=64, **SIZES)),
+    "llama, two queries per key": lambda: LlamaForCausalLM(
+        LlamaConfig(vocab_size=64, num_key_value_heads=2, max_position_embeddings=64, **SIZES)
+    ),
+}
+LENGTHS = (9, 4, 21, 5)
+
+
+def batch(shared: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and mask (4, 21), all rows beginning with the same `shared` tokens."""
+    torch.manual_seed(1)
+    ids = torch.randint(1, 64, (len(LENGTHS), max(LENGTHS)))
+    ids[:, :shared] = ids[0, :shared]
+    mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    return ids * mask, mask
+
+
+@pytest.mark.parametrize("shared", [0, 3])
+@pytest.mark.parametrize("longest_plain", [0, 64])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
+    name: str, longest_plain: int, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "LONGEST_PLAIN", {torch.float32: longest_plain})
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    kernels.use_fast_kernels(model)
+    ids, mask = batch(shared)
+    weights = torch.randn(*ids.shape, 32)
+    rows = join_rows(ids, mask, shared)
+    assert rows.ids.shape[1] % MULTIPLE == 0 and rows.ids.shape[1] < sum(LENGTHS) + MULTIPLE
+    found = []
+    for joined in (True, False):
+        model.zero_grad()
+        if joined:
+            given = {"input_ids": rows.ids, "position_ids": rows.positions, "joined_rows": rows}
+            four_dimensions = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+            hidden = model.base_model(**given, attention_mask=four_dimensions, use_cache=False).last_hidden_state
+            hidden = hidden[0][rows.token_of()]
+        else:
+            hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        (hidden * weights * mask[..., None]).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((hidden.detach() * mask[..., None], gradients))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    assert relative_difference(found[1][1], found[0][1]) <= 1e-5
+    assert rows.num_calls == [2]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("speed.shared_preamble=false",), ("training.gradient_checkpointing=true",), ("speed.lora_product=false",)],
+    ids=["as it is", "nothing shared", "activations recomputed", "PEFT's own layers"],
+)
+def test_a_step_has_the_loss_and_the_gradients_of_padded_rows(
+    make_trainer: Any, method: str, settings: tuple[str, ...]
+) -> None:
+    given = (f"method.kind={method}", *FP32, *settings)
+    padded = learned_adapter(make_trainer(*given, "speed.joined_rows=false"))
+    joined = learned_adapter(make_trainer(*given, "speed.joined_rows=true"))
+    rows = padded.data_collator([padded.train_dataset[place] for place in (0, 7, 11, 2, 30)])
+    assert not rows["attention_mask"].all(), "of several lengths"
+    loss, gradients = loss_and_gradients(joined, rows)
+    plain_loss, plain_gradients = loss_and_gradients(padded, rows)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    assert relative_difference(plain_gradients, gradients) <= 1e-5
+
+
+def test_what_cannot_be_joined_is_padded(make_trainer: Any) -> None:
+    model = make_trainer(*FP32).model
+    model = getattr(model, "get_base_model", lambda: model)()
+    ids, mask = batch(0)
+    assert can_join(model, {"input_ids": ids, "attention_mask": mask})
+    assert not can_join(model, {"input_ids": ids, "attention_mask": mask.flip(1)}), "padded on the left"
+    assert not can_join(model, {"input_ids": ids, "attention_mask": mask, "position_ids": ids}), "packed already"
+    model.config._attn_implementation = "sdpa"
+    assert not can_join(model, {"input_ids": ids, "attention_mask": mask})
+
+
+def test_a_model_that_does_not_tell_its_attention_is_found_out(make_trainer: Any, monkeypatch: Any) -> None:
+    trainer = make_trainer(*FP32, "speed.joined_rows=true")
+    rows = next(iter(trainer.get_train_dataloader()))
+    inner = getattr(trainer.model, "get_base_model", lambda: trainer.model)().base_model
+    plain = inner.forward
+    monkeypatch.setattr(inner, "forward", lambda *args, joined_rows=None, **kwargs: plain(*args, **kwargs))
+    with pytest.raises(RuntimeError, match="was not told where rows begin"):
+        loss_and_gradients(trainer, rows)
