@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, TrainerState
+from transformers.trainer_callback import ExportableState
 from trl import SFTTrainer
 
 from peft_instruct.model.adapters import has_adapter
@@ -208,7 +209,10 @@ class ResumableTrainer(SFTTrainer):
         # What the checkpoint says of the cadences is of the run before; this one may log or evaluate otherwise.
         self.state.compute_steps(self.args, max_steps)
         self._find_best()
-        for callback in self.callback_handler.callbacks:
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                # Looked up at the next save (transformers 5.23), also where the run before did not stop early.
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
             if isinstance(callback, EarlyStoppingCallback):
                 stored = self.state.stateful_callbacks.get("EarlyStoppingCallback", {})
                 counter = stored.get("attributes", {}).get("early_stopping_patience_counter", 0)

@@ -185,6 +185,16 @@ def test_best_weights_and_patience_survive_a_stop(tiny_recipe: Path, tmp_path: P
     assert metrics_of(moved / "b") == metrics_of(tmp_path / "a")
 
 
+def test_early_stopping_may_begin_where_a_run_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
+    """transformers looks up its counter in the state of a run that had none."""
+    changes = [*SMALL[:-1], "training.max_steps=20", "training.learning_rate=0.3", "training.evaluate_every=2"]
+    with pytest.raises(Stopped):
+        train(str(tiny_recipe), changes, out=tmp_path / "a", say=stop_when("step 2/"))
+    changes.append("training.early_stopping={patience: 1, min_delta: 9.0}")
+    result = train(str(tiny_recipe), changes, out=tmp_path / "a", allow_changes=True, say=silent)
+    assert result.num_steps < 20
+
+
 def test_a_signal_before_the_first_step_leaves_at_once_and_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Stopped, match=r"SIGINT: stopped\. Go on with") as caught:
