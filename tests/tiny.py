@@ -162,7 +162,8 @@ def write_checkpoint_files(folder: Path, step: int) -> None:
     folder.mkdir(parents=True)
     write_state({}, folder / "state.safetensors")
     write_state({}, folder / "model.safetensors")
-    (folder / "trainer_state.json").write_text(json.dumps(asdict(TrainerState(global_step=step))), encoding="utf-8")
+    state = json.dumps(asdict(TrainerState(global_step=step, train_batch_size=1)))
+    (folder / "trainer_state.json").write_text(state, encoding="utf-8")
     (folder / "metrics.jsonl").write_text('{"step": 0}\n', encoding="utf-8")
     (folder / "config.json").write_text("{}", encoding="utf-8")
 

@@ -68,6 +68,8 @@ class StoredTrainerState(_Open):
     """
 
     global_step: Count
+    train_batch_size: Count
+    """transformers divides it on resume, and its default is None."""
     max_steps: Count = 0
     log_history: list[_Logged] = []
     stateful_callbacks: dict[str, _Callback] = {}
@@ -78,7 +80,6 @@ class StoredTrainerState(_Open):
     logging_steps: FiniteFloat = 500
     eval_steps: FiniteFloat = 500
     save_steps: FiniteFloat = 500
-    train_batch_size: Count | None = None
     num_train_epochs: Count = 0
     num_input_tokens_seen: Count = 0
     total_flos: FiniteFloat = 0

@@ -30,12 +30,14 @@ def test_a_field_that_the_installed_version_has_is_let_through_and_any_other_ref
     folder = tmp_path / "checkpoint-3"
     write_checkpoint_files(folder, 3)
     check_contents(folder, 3)
-    (folder / TRAINER_STATE).write_text(json.dumps(asdict(LaterState(global_step=3, added=1))))
+    (folder / TRAINER_STATE).write_text(json.dumps(asdict(LaterState(global_step=3, train_batch_size=1, added=1))))
     with pytest.raises(AdapterError, match="added: unknown key"):
         check_contents(folder, 3)
     monkeypatch.setattr(contents, "TrainerState", LaterState)
     check_contents(folder, 3)
-    (folder / TRAINER_STATE).write_text(json.dumps({**asdict(LaterState(global_step=3)), "other": 1}))
+    (folder / TRAINER_STATE).write_text(
+        json.dumps({**asdict(LaterState(global_step=3, train_batch_size=1)), "other": 1})
+    )
     with pytest.raises(AdapterError, match="other: unknown key"):
         check_contents(folder, 3)
 
@@ -44,12 +46,12 @@ def test_a_field_that_an_earlier_version_did_not_write_takes_the_librarys_defaul
     """The defaults are told here only to say that the field may be missing: those that act are transformers'."""
     folder = tmp_path / "checkpoint-3"
     write_checkpoint_files(folder, 3)
-    (folder / TRAINER_STATE).write_text('{"global_step": 3}')
+    (folder / TRAINER_STATE).write_text('{"global_step": 3, "train_batch_size": 1}')
     check_contents(folder, 3)
-    ours = contents.StoredTrainerState(global_step=3).model_dump()
+    ours = contents.StoredTrainerState(global_step=3, train_batch_size=1).model_dump()
     assert ours == asdict(TrainerState.load_from_json(str(folder / TRAINER_STATE)))
     (folder / TRAINER_STATE).write_text("{}")
-    with pytest.raises(AdapterError, match="global_step"):
+    with pytest.raises(AdapterError, match=r"(?s)global_step.*train_batch_size"):
         check_contents(folder, 3)
 
 
