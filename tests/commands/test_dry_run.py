@@ -155,7 +155,7 @@ def test_what_is_not_known_is_not_quoted(tiny_recipe: Path, in_this_process: Pat
     assert found.found["seconds_without_stopping"] >= found.seconds
     for seconds, is_told in ((found.seconds, False), (2 * found.seconds, True)):
         found.found["seconds_without_stopping"] = seconds
-        assert ("s where the tuned model does not learn to stop\n" in found.text()) == is_told
+        assert (" where the tuned model does not learn to stop\n" in found.text()) == is_told
 
 
 def test_batches_by_tokens_are_foretold_too(
