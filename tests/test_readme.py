@@ -109,6 +109,13 @@ def test_the_seconds_of_preparation_are_those_of_its_result_file() -> None:
     assert f"near-duplicates: {seconds['trl cold']:.1f} s),\nand {seconds['ours warm']:.2f} s the next time" in README
 
 
+def test_the_share_of_the_matrix_rate_is_that_of_its_result_file() -> None:
+    rows = json.loads((REPOSITORY / "benchmarks/results/bench_gpt2_lora.json").read_text())["rows"]
+    (found,) = (row["measurement"] for row in rows if row["measurement"])
+    done, share = found["model_flops_per_second"]["median"], found["share_of_matrix_rate"]
+    assert f"a LoRA step does {done / 1e9:.0f} GFLOP/s, {share:.0%} of the rate" in README
+
+
 def test_the_cost_of_safe_checkpoints_is_that_of_its_result_file() -> None:
     found = json.loads((REPOSITORY / "benchmarks/results/checkpoint_overhead.json").read_text(encoding="utf-8"))
     assert found["overhead"] <= 0.05
