@@ -7,13 +7,10 @@ PYTORCH_ENABLE_MPS_FALLBACK in a static initialiser, so accelerate's own setting
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import logging
 import os
 import platform
 import threading
-import urllib.error
-import urllib.request
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +85,10 @@ def _hub_state(hub_ids: list[str]) -> HubState:
         return HubState(False, "not asked: nothing of this command is on the hub")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return HubState(False, "HF_HUB_OFFLINE is set")
+    # Here, for every command imports this module: it takes longer than the rest of what most of them need to start.
+    import urllib.error
+    import urllib.request
+
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)
     outcome: list[str] = []  # empty until the hub has answered or refused
 
@@ -121,10 +122,12 @@ def seen_from(path: str | Path, here: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide a result, without importing them."""
+    from importlib import metadata
+
     versions = {"python": platform.python_version()}
     for name in ("peft-instruct", *LIBRARIES):
         try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
