@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,12 +15,11 @@ from peft_instruct.data.tokens import text_ids, tokenize
 from peft_instruct.evaluation.scores import evenly
 from peft_instruct.inference.batches import batches
 from peft_instruct.inference.choice import NextToken
-from peft_instruct.inference.complete import LEAST_PROMPTS_TO_PACK, STEPS_BETWEEN_LOOKS, complete, new_ids
+from peft_instruct.inference.complete import STEPS_BETWEEN_LOOKS, complete, new_ids, packed_for
 from peft_instruct.inference.preambles import Preambles, with_shared
 from peft_instruct.inference.prompts import fit_prompts
 from peft_instruct.model.base import Base, answering
 from peft_instruct.model.device import synchronize
-from peft_instruct.model.packed import packed_weights
 from peft_instruct.model.scoring import score
 from peft_instruct.recipe.schema import GenerationSection
 
@@ -86,7 +84,7 @@ class HeldOutProbe:
             return HeldOutTimes(per_position, first, CompletionTimes(0.0, 0.0, 0.0))
         middle = self.batches[len(self.batches) // 2]
         began = time.monotonic()
-        with packed_weights(base.model) if len(self.prompts) >= LEAST_PROMPTS_TO_PACK else nullcontext():
+        with packed_for(base.model, len(self.prompts)):
             lengths = dict(zip(self.batches[0], self._lengths_on(base, self.batches[0]), strict=True))
             seconds = time.monotonic() - began
             prompts, together = self._paced(base, middle)

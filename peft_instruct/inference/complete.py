@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,7 @@ def complete(
     preambles = Preambles(model, device)
     seed = new_seed() if seed is None else seed
     generations: dict[int, Generation] = {}
-    with ExitStack() as stack:
-        stack.enter_context(answering(model))
-        if len(prompts) >= LEAST_PROMPTS_TO_PACK:
-            stack.enter_context(packed_weights(model))
+    with answering(model), packed_for(model, len(prompts)):
         for indices in batches(fitted, batch_size, model.config):
             batch = [fitted[index] for index in indices]
             choice = next_token(options, batch, seed, [first + index for index in indices])
@@ -95,6 +92,11 @@ def complete(
             if on_done is not None:
                 on_done(len(generations))
     return [generations[index] for index in range(len(prompts))]
+
+
+def packed_for(model: Model, num_prompts: int) -> AbstractContextManager[None]:
+    """The model's weights packed within the block, where so many prompts are worth it."""
+    return packed_weights(model) if num_prompts >= LEAST_PROMPTS_TO_PACK else nullcontext()
 
 
 def new_seed() -> int:

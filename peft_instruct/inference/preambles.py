@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer
 
 from peft_instruct.inference.batches import token_bytes
 from peft_instruct.inference.prompts import FittedPrompt
-from peft_instruct.model.families import FAMILIES
+from peft_instruct.model.families import FAMILIES, sees_all
 
 SHORTEST_PREAMBLE = 16
 """Prompts that agree in fewer tokens share nothing."""
@@ -38,7 +37,7 @@ def with_shared(fitted: Sequence[FittedPrompt], config: PreTrainedConfig) -> lis
     MOST_PREAMBLE_BYTES hold.
     """
     found = list(fitted)
-    if not _sees_all(config):
+    if not _can_share(config):
         return found
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(fitted):
@@ -60,10 +59,9 @@ def _num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
     return min(sum(1 for _ in same), min(map(len, rows)) - 1)
 
 
-def _sees_all(config: PreTrainedConfig) -> bool:
+def _can_share(config: PreTrainedConfig) -> bool:
     kind = config.get_text_config().model_type
-    is_plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-    return is_plain and kind in FAMILIES and kind != _BY_PLACE
+    return sees_all(config) and kind in FAMILIES and kind != _BY_PLACE
 
 
 class Preambles:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
 
 from peft_instruct.errors import RecipeError
 
@@ -34,6 +36,11 @@ FAMILIES = {
     "qwen3": _LLAMA_LIKE,
 }
 TIED_OR_HEAD = ("wte", "lm_head", "embed_in", "embed_out", "embed_tokens")
+
+
+def sees_all(config: PreTrainedConfig) -> bool:
+    """Whether every layer looks back to the beginning, as far as its cache says: no sliding windows."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config.get_text_config()).layers)
 
 
 def resolve_targets(model: nn.Module, model_type: str, targets: str | list[str]) -> list[str]:

@@ -83,8 +83,8 @@ def _filled_up(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses and whether each target leads; the logits become d loss / d logits: softmax minus one-hot, 0 in the rows
-    beyond the targets."""
+    """Losses and whether each target leads; the logits become d loss / d logits: softmax minus one-hot. Rows beyond the
+    targets stay 0, as the hidden states that they were filled up with make them."""
     losses, is_top1 = [], []
     for start in range(0, len(targets_B), ROWS_OF_CHUNK):
         targets_C1 = targets_B[start : start + ROWS_OF_CHUNK, None]
@@ -99,5 +99,4 @@ def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> t
         losses.append((below_C1 - p_CV.amax(1, keepdim=True).log()).squeeze(1))
         is_top1.append((leader_C1 == targets_C1).squeeze(1).float())
         place_CV.copy_(p_CV.scatter_add_(1, targets_C1, torch.full_like(below_C1, -1.0)))
-    logits_BV[len(targets_B) :] = 0
     return torch.cat(losses), torch.cat(is_top1)

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
+from peft_instruct.model.families import sees_all
 from peft_instruct.model.joined_rows import join_rows
 from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.recipe.training_section import SpeedSection
@@ -50,13 +50,14 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
         return
     patched_by_trl = model.forward
     is_random = has_dropout(model)
+    may_join = speed.joined_rows and sees_all(config)
 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head or labels is None or labels.device.type == "cuda":
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
-        joins = speed.joined_rows and not args and can_join(self, kwargs)
+        joins = may_join and not args and can_join(self, kwargs)
         may_share = speed.shared_preamble and not args and not (self.training and is_random)
         shared = shared_preamble_length(self, labels, kwargs, joins) if may_share else 0
         targets_BT = labels[:, 1:]
@@ -88,15 +89,13 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
 
 
 def can_join(model: Any, inputs: dict[str, Any]) -> bool:
-    """Whether the rows of a batch, padded on the right or not at all, can be laid one after another.
+    """Whether a batch, padded on the right or not at all, can be laid row after row in a model that sees all of a row.
 
-    Not with NEFTune, whose noise is scaled by the length of a row, nor where a token does not see its whole row.
+    Not with NEFTune, whose noise is scaled by the length of a row.
     """
     ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
-    config = model.config.get_text_config()
     return (
-        config._attn_implementation == ATTENTION
-        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+        model.config.get_text_config()._attn_implementation == ATTENTION
         and ids_BT is not None
         and mask_BT is not None
         and inputs.get("position_ids") is None
@@ -109,7 +108,7 @@ def _is_noisy(model: Any) -> bool:
     return hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
 
 
-def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any], joins: bool = False) -> int:
+def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any], joins: bool) -> int:
     """Tokens that all rows of a batch begin with, where they may be computed once; 0 where not.
 
     Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
