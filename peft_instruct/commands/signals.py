@@ -18,8 +18,8 @@ HANDLED = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """A context in which the two signals end a run in order; the handlers before it come back after it.
 
-    The first one raises Stopped, or only asks within `postponed`. A SIGINT after it ends the process at once: what the
-    last checkpoint holds is safe. SIGHUP is ignored: a run outlives its terminal.
+    The first one raises Stopped, whatever other code makes of it, or only asks within `postponed`. A SIGINT after it
+    ends the process at once: what the last checkpoint holds is safe. SIGHUP is ignored: a run outlives its terminal.
     """
 
     def __init__(self, command: str, until_saved: str = "") -> None:
@@ -29,6 +29,7 @@ class StopSignals:
         self.received: int | None = None
         self.saved_step: int | None = None
         self._is_postponed = False
+        self._is_leaving = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -42,6 +43,9 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # What Stopped has broken off, an import of numpy's say, may fail in its own way afterwards.
+        if self._is_leaving and isinstance(error, Exception):
+            self.leave()
 
     def hint(self) -> str:
         """What a person types to go on with this run."""
@@ -75,6 +79,7 @@ class StopSignals:
         self.leave()
 
     def leave(self) -> NoReturn:
+        self._is_leaving = True
         number = signal.Signals(self.received or signal.SIGTERM)
         done = "stopped" if self.saved_step is None else f"saved checkpoint-{self.saved_step}"
         raise Stopped(f"{number.name}: {done}. Go on with: {self.hint()}", 128 + number)

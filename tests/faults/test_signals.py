@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from children import SEED, Count, Zygote, assert_same_run, checkpoints_of, long_form
 
+from peft_instruct.commands.signals import StopSignals
+from peft_instruct.errors import Stopped
+
 # What the run has just said when it gets the signal, in the order in which a run says it.
 PHASES = {
     "data": "format alpaca",
@@ -121,6 +124,18 @@ def test_a_closed_terminal_and_a_closed_pipe_do_no_harm(
     child.send(signal.SIGHUP)
     assert child.wait().code == 0
     assert_same_run(tmp_path / "a", uninterrupted)
+
+
+def test_code_that_turns_the_stop_into_an_error_of_its_own_stops_all_the_same() -> None:
+    with pytest.raises(Stopped) as stopped, StopSignals("peft-instruct train r.yaml"):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise RecursionError from None  # numpy 2.4's, of an import that was broken off
+    assert stopped.value.exit_code == 143
+    with pytest.raises(OSError, match="full"), StopSignals("train") as signals, signals.postponed():
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("full")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
