@@ -1,7 +1,7 @@
 """What an optimizer keeps of each parameter, looked at once a checkpoint has been loaded.
 
 The optimizers take over whatever stands there (torch 2.13, `Optimizer.load_state_dict`; bitsandbytes 0.50
-likewise), and fail in the first step, or read past the end of a tensor.
+likewise), and fail in the first step, read past the end of a tensor, or begin a parameter's moments anew in silence.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Forms = dict[str, str]
 
 
 def check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse moments of another shape than their parameters', and missing ones.
+    """Refuse moments of another shape than their parameters', and such as lack one of their tensors.
 
-    A parameter of which nothing is kept is let through: no gradient has reached it, and the optimizer begins it anew.
+    A parameter of which nothing is kept is let through here; see `check_none_missing`.
 
     Raises:
         ValueError: naming the first.
@@ -37,6 +37,28 @@ def check_moments(optimizer: torch.optim.Optimizer) -> None:
             # What belongs to no parameter is in there too, and read by nobody.
             if isinstance(parameter, torch.Tensor) and kept != {}:
                 _check(part, parameter, kept)
+
+
+def check_none_missing(optimizer: torch.optim.Optimizer, *, may_be_unused: bool) -> None:
+    """Refuse a parameter of which nothing is kept, in the first step after a resume, once its gradients are there.
+
+    The optimizers make a parameter's moments in the first step that has a gradient of it (torch 2.13, `_init_group`;
+    bitsandbytes 0.50 likewise). What no pass reaches, such as cross-attention without an encoder, lawfully has none:
+    only the gradients tell the two apart.
+
+    Args:
+        may_be_unused: nothing kept of any parameter is let through: fp16's loss scale may have skipped every step.
+
+    Raises:
+        ValueError: naming the shape of the first.
+    """
+    parts = list(_parts(optimizer))
+    if may_be_unused and not any(kept for part in parts for kept in part.state.values()):
+        return
+    for part in parts:
+        for parameter in (parameter for group in part.param_groups for parameter in group["params"]):
+            if parameter.grad is not None and not part.state.get(parameter) and _forms(part, parameter, {}):
+                raise ValueError(f"the optimizer keeps nothing of a parameter {tuple(parameter.shape)} that learns")
 
 
 def _parts(optimizer: Any) -> Iterator[torch.optim.Optimizer]:

@@ -30,7 +30,7 @@ from peft_instruct.training.checkpoints import (
     way_back,
 )
 from peft_instruct.training.contents import METRICS, STATE, TRAINER_STATE, loading
-from peft_instruct.training.moments import check_moments
+from peft_instruct.training.moments import check_moments, check_none_missing
 from peft_instruct.training.random_state import random_state, set_random_state
 from peft_instruct.training.space import is_refusal, refused
 from peft_instruct.training.state_file import read_state, write_state
@@ -252,6 +252,14 @@ class ResumableTrainer(SFTTrainer):
             if state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self._move_schedule(int(state["schedule_step"]))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called once per optimizer step and before it, with the gradients of the whole step."""
+        resumed = self.saving.resumed
+        if resumed is not None and self.state.global_step == resumed.step:
+            with loading(resumed.folder):
+                check_none_missing(self.optimizer, may_be_unused=self.args.fp16)
+        return super()._get_grad_norm(model, grad_norm)
 
     def _move_schedule(self, step: int) -> None:
         """The schedule at a step: every one that a recipe can name is a function of it (LambdaLR)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers.optimization import Adafactor
 
-from peft_instruct.training.moments import check_moments
+from peft_instruct.training.moments import check_moments, check_none_missing
 from peft_instruct.training.muon import MuonAndAdamW
 
 
@@ -114,8 +115,45 @@ def test_what_the_trainer_wraps_is_looked_at() -> None:
         check_moments(wrapped)
 
 
-def test_a_parameter_that_no_gradient_has_reached_is_let_through() -> None:
-    optimizer = stepped("adamw")
-    del optimizer.state[next(iter(optimizer.state))]
-    check_moments(optimizer)
+def with_gradients_of(optimizer: torch.optim.Optimizer, num_parameters: int) -> torch.optim.Optimizer:
+    """`optimizer` with gradients of its first parameters alone, as a backward pass that does not reach the others."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        parameter.grad = torch.ones_like(parameter) if number < num_parameters else None
+    return optimizer
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_parameter_that_no_gradient_reaches_has_no_moments_and_goes_on_so(name: str) -> None:
+    unreached = with_gradients_of(OPTIMIZERS[name](Tiny()), 2)
+    unreached.step()
+    taking = with_gradients_of(OPTIMIZERS[name](Tiny()), 2)
+    taking.load_state_dict(deepcopy(unreached.state_dict()))
+    check_moments(taking)
+    check_none_missing(taking, may_be_unused=False)
+    taking.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("num_kept", [0, 1, 2])
+def test_a_parameter_that_learns_and_has_no_moments_is_refused(name: str, num_kept: int) -> None:
+    """It would be begun anew in silence; SGD without momentum keeps nothing of any."""
+    forged = with_gradients_of(OPTIMIZERS[name](Tiny()), num_kept)
+    forged.step()
+    taking = with_gradients_of(OPTIMIZERS[name](Tiny()), 3)
+    taking.load_state_dict(deepcopy(forged.state_dict()))
+    check_moments(taking)
+    if name == "sgd":
+        check_none_missing(taking, may_be_unused=False)
+        return
+    with pytest.raises(ValueError, match=r"keeps nothing of a parameter \(.*\) that learns"):
+        check_none_missing(taking, may_be_unused=False)
+
+
+@pytest.mark.parametrize(("num_kept", "is_refused"), [(0, False), (1, True)])
+def test_an_optimizer_of_which_every_step_was_skipped_may_keep_nothing_at_all(num_kept: int, is_refused: bool) -> None:
+    optimizer = with_gradients_of(OPTIMIZERS["adamw"](Tiny()), num_kept)
     optimizer.step()
+    with_gradients_of(optimizer, 3)
+    with pytest.raises(ValueError) if is_refused else nullcontext():
+        check_none_missing(optimizer, may_be_unused=True)

@@ -151,12 +151,18 @@ def without_a_moment(optimizer: dict[str, Any]) -> dict[str, Any]:
     return optimizer | {"state": kept | {0: {"step": kept[0]["step"], "exp_avg": kept[0]["exp_avg"]}}}
 
 
+def without_a_parameter(optimizer: dict[str, Any]) -> dict[str, Any]:
+    return optimizer | {"state": {number: kept for number, kept in optimizer["state"].items() if number != 0}}
+
+
 @pytest.mark.parametrize(
     ("key", "wrong"),
     [
         ("optimizer", None),
         ("optimizer", {"state": {}, "param_groups": [{"params": []}]}),
         ("optimizer", without_a_moment),
+        ("optimizer", without_a_parameter),
+        ("optimizer", lambda whole: whole | {"state": {}}),
         ("random", {"python": [3]}),
         ("window", {"loss": torch.zeros(2)}),
         ("own", []),
