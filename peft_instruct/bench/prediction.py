@@ -4,6 +4,7 @@ holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,3 +98,8 @@ def next_rows(peaks: Sequence[tuple[int, int]], most_rows: int, total_bytes: int
         if peak + per_row * (wanted - rows) <= share * total_bytes:
             return wanted
     return None
+
+
+def most_sizes(most_rows: int) -> int:
+    """How many passes of `next_rows` it takes, at most, until one has `most_rows`: the first is run twice."""
+    return 2 + math.ceil(math.log2(most_rows))

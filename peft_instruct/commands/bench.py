@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -128,17 +128,14 @@ def bench(
         recipe, devices=devices, methods=methods, precisions=precisions, batch_sizes=batch_sizes, lengths=lengths
     )
     cells = swept(recipe, cells, axes) if axes else cells
-    devices_here, file = _devices_here(), _empty_file(recipe)
+    prepare_environment([])
+    file = _empty_file(recipe)
     # Before an hour of measuring, not after it.
     if out is not None:
         write_bench(out, file)
     if plot is not None:
         write_growth_plot(plot, [])
-    for number, cell in enumerate(cells, start=1):
-        say(f"cell {number} of {len(cells)}: {cell}, {warmup} + {steps} steps")
-        began = time.monotonic()
-        row = _measure(recipe, cell, steps, warmup) if cell.device in devices_here else _absent(cell)
-        say(f"  {_outcome(row)} ({time.monotonic() - began:.1f} s)")
+    for row in _measured(recipe, cells, steps, warmup, say):
         rows = [*file.rows, row]
         file = file.model_copy(update={"rows": rows, "growth": growths(rows)})
         if out is not None:
@@ -165,17 +162,6 @@ def compare(paths: Sequence[Path], plot: Path | None = None) -> CompareResult:
     return CompareResult(comparison, plot)
 
 
-def _devices_here() -> list[str]:
-    prepare_environment([])
-    from peft_instruct.model.device import available_devices
-
-    return available_devices()
-
-
-def _absent(cell: Cell) -> BenchRow:
-    return BenchRow(cell=cell, status="absent", reason=f"{cell.device} is not here")
-
-
 def _empty_file(recipe: Recipe) -> BenchFile:
     from peft_instruct.model.device import choose_compute, environment_stamp
 
@@ -186,6 +172,24 @@ def _empty_file(recipe: Recipe) -> BenchFile:
         environment=environment_stamp(choose_compute()),
         rows=[],
     )
+
+
+def _measured(
+    recipe: Recipe, cells: Sequence[Cell], steps: int, warmup: int, say: Callable[[str], None]
+) -> Iterator[BenchRow]:
+    """The row of one cell after the other, each told as it begins and ends."""
+    from peft_instruct.model.device import available_devices
+
+    devices_here = available_devices()
+    for number, cell in enumerate(cells, start=1):
+        say(f"cell {number} of {len(cells)}: {cell}, {warmup} + {steps} steps")
+        began = time.monotonic()
+        if cell.device in devices_here:
+            row = _measure(recipe, cell, steps, warmup)
+        else:
+            row = BenchRow(cell=cell, status="absent", reason=f"{cell.device} is not here")
+        say(f"  {_outcome(row)} ({time.monotonic() - began:.1f} s)")
+        yield row
 
 
 def _measure(recipe: Recipe, cell: Cell, steps: int, warmup: int) -> BenchRow:

@@ -56,33 +56,27 @@ def measure_cell(
     from peft_instruct.model.location import locate
     from peft_instruct.training.sft import build_trainer
 
-    # A cell is measured as it is asked for, or it does not fit.
-    recomputes = recipe.training.gradient_checkpointing is True
-    training = recipe.training.model_copy(update={"micro_batch": "fixed", "gradient_checkpointing": recomputes})
-    recipe = recipe.model_copy(update={"training": training})
     location = locate(recipe.model.base, recipe.model.revision, hub)
     rows = read_rows(recipe, location, hub, _quiet)
     if exact_length:
         check_lengths(location, exact_length, recipe.model.architecture)
     ready = prepare(rows, recipe, location, _quiet)
-    base, tokens, compute = ready.base, ready.train, rows.compute
-    trainable = make_trainable(base, recipe.method, training.seed, recipe.speed.frozen_weights)
-    matrices = matrices_of(trainable.model, base.model.config)
+    trainable = make_trainable(ready.base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
+    matrices = matrices_of(trainable.model, ready.base.model.config)
 
-    measured_steps = training.max_steps
+    measured_steps = recipe.training.max_steps
     assert measured_steps is not None  # cell_recipe
     num_steps = measured_steps + SPLIT_STEPS
-    training = training.model_copy(update={"max_steps": num_steps})
-    recipe = recipe.model_copy(update={"training": training})
-    rows_of_run = training.batch_size * training.accumulation * num_steps
-    train = filled_rows(tokens, exact_length, rows_of_run) if exact_length else tokens
-    stopwatch = Stopwatch(compute.device)
-    trainer = build_trainer(recipe, base, trainable, train, [], folder=folder, callbacks=[stopwatch])
+    num_rows = recipe.training.batch_size * recipe.training.accumulation * num_steps
+    train = filled_rows(ready.train, exact_length, num_rows) if exact_length else ready.train
+    stopwatch = Stopwatch(rows.compute.device)
+    asked = _as_asked(recipe, num_steps)
+    trainer = build_trainer(asked, ready.base, trainable, train, [], folder=folder, callbacks=[stopwatch])
     trainer.data_collator = stopwatch.counting(trainer.data_collator)
     stopwatch.watch(trainer.model)
     stopwatch.split(trainer, after=measured_steps)
     witness = Witness(trainable.model)
-    probe = memory_probe(compute.device)
+    probe = memory_probe(rows.compute.device)
     probe.start()
     trainer.train()
     memory = probe.stop()
@@ -93,6 +87,17 @@ def measure_cell(
         trainable=trainable, matrices=matrices, memory=memory, matrix_rate=rate, witness=witness,
     )  # fmt: skip
     return figures.model_dump(mode="json")
+
+
+def _as_asked(recipe: Recipe, num_steps: int) -> Recipe:
+    """A cell is measured as it is asked for, or it does not fit: nothing is split or recomputed to make it."""
+    training = recipe.training
+    given = {
+        "max_steps": num_steps,
+        "micro_batch": "fixed",
+        "gradient_checkpointing": training.gradient_checkpointing is True,
+    }
+    return recipe.model_copy(update={"training": training.model_copy(update=given)})
 
 
 def _quiet(line: str) -> None:

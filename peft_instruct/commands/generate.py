@@ -74,35 +74,31 @@ def generate(
         "top_k": top_k,
         "repetition_penalty": repetition_penalty,
     }
-    options = _options(adapter.manifest.generation, given)
+    options = _options(adapter.manifest.generation, given, say)
     template = adapter.manifest.prompt_template()
     rows = read_prompts(str(file), template) if file else [one_prompt(instruction or "", input, template)]
     used_seed = None if options.temperature == 0 else new_seed() if seed is None else seed
-    idle = [name for name, value in {"top_p": top_p, "top_k": top_k}.items() if value is not None]
-    if idle and used_seed is None:
-        say(f"{', '.join(idle)}: no effect, temperature 0 is greedy")
     with ExitStack() as stack:
         written = stack.enter_context(finished_file(out, keeps=True)) if out else None
-        compute = choose_compute(device, "fp32")
-        tuned = load_tuned(adapter, compute, hub, base=base)
+        tuned = load_tuned(adapter, choose_compute(device, "fp32"), hub, base=base)
         if not compare:  # which asks the base as well
             tuned = tuned.merged()
         completing = Completing(tuned, hub, base, options, used_seed or 0, batch_size, say)
-        streamed = stream is not None and file is None and not compare and completing.streams
-        if streamed and stream:
-            completed = [completing.streamed(rows[0], stream)]
+        on_text = None if file or compare or not completing.streams else stream
+        if on_text:
+            completed = [completing.streamed(rows[0], on_text)]
         else:
             completed = _kept_as_it_goes(completing.portions(rows, compare), written, out, say)
     say_limits(rows, [each.tuned for each in completed], tuned.base.positions, say)
     return GenerateResult(
         adapter=adapter_path,
-        device=compute.device,
+        device=tuned.base.compute.device,
         options=options,
         seed=used_seed,
         completed=tuple(completed),
         from_file=file is not None,
         out=str(out) if out else None,
-        streamed=streamed,
+        streamed=on_text is not None,
     )
 
 
@@ -146,17 +142,21 @@ def _check_usage(
         raise RecipeError.of("generate", problems)
 
 
-def _options(defaults: GenerationSection, given: dict[str, Any]) -> GenerationSection:
-    """The adapter's defaults with what was given in their place.
+def _options(defaults: GenerationSection, given: dict[str, Any], say: Say) -> GenerationSection:
+    """The adapter's defaults with what was given in their place; what then has no effect is told.
 
     Raises:
         RecipeError: a value is out of range; all of them told.
     """
     named = {name: value for name, value in given.items() if value is not None}
     try:
-        return GenerationSection.model_validate({**defaults.model_dump(), **named})
+        options = GenerationSection.model_validate({**defaults.model_dump(), **named})
     except ValidationError as error:
         lines = problem_lines(error, GenerationSection, lambda key: f"--{str(key[-1]).replace('_', '-')}")
         # `--top-p: top_p: is 2` names the option twice.
         parts = [line.split(": ", 2) for line in lines]
         raise RecipeError.of("generate", [f"{option}: {what}" for option, _, what in parts]) from error
+    idle = [name for name in ("top_p", "top_k") if name in named]
+    if idle and options.temperature == 0:
+        say(f"{', '.join(idle)}: no effect, temperature 0 is greedy")
+    return options

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_instruct.bench.memory import device_memory, memory_probe, peak_memory
 from peft_instruct.bench.prediction import PassTimes, next_rows
 from peft_instruct.bench.stopwatch import StepSplit, Stopwatch
 from peft_instruct.commands.preparing import Prepared
-from peft_instruct.evaluation.scores import evenly
+from peft_instruct.commands.probe_order import NUM_TIMED, InOrder, ProbeOrder, widest
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import recipe_values
@@ -24,12 +24,22 @@ from peft_instruct.training.plan import Batch, passes_of
 from peft_instruct.training.sft import build_trainer
 from peft_instruct.training.trainer import CompletionTrainer
 
-TIMED = 3
-"""Steps of a kind whose median counts, after one that does not."""
-ALIKE = 0.75
-"""Of the positions of the largest batch by tokens; smaller ones are what was left over."""
-MOST_SHAPES = 8
-"""Shapes of batches that are run once each: kernels are compiled for a new one, and the memory of both stays."""
+
+@dataclass(frozen=True)
+class StepTimes:
+    """What a step takes.
+
+    Attributes:
+        passes: forward and backward.
+        forward_share: of a pass.
+        optimizer_seconds: of a step, besides its passes.
+        new_shape_seconds: what the first batch of a shape takes beyond the next ones: kernels are compiled for it.
+    """
+
+    passes: PassTimes
+    forward_share: float
+    optimizer_seconds: float
+    new_shape_seconds: float
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,9 @@ class Passes:
         by_tokens: batches are of so many tokens (`training.batch_tokens`), not of so many rows.
         peak_bytes: of the process or the device, as `train` counts it at its end.
         training_peak_bytes: while training alone.
-        forward_share: of a pass.
-        optimizer_seconds: of a step, besides its passes.
-        new_shape_seconds: what the first batch of a shape takes beyond the next ones: kernels are compiled for it.
     """
 
-    times: PassTimes
-    forward_share: float
-    optimizer_seconds: float
-    new_shape_seconds: float
+    times: StepTimes
     rows_at_once: int
     longest: tuple[int, int]
     by_tokens: bool
@@ -75,9 +79,9 @@ class Passes:
     def training_seconds(self, lengths: Sequence[int], steps: Sequence[Sequence[Batch]]) -> float:
         passes = [passes_of(batch, lengths, self.rows_at_once) for step in steps for batch in step]
         return (
-            math.fsum(self.times.seconds(*each) for each in passes)
-            + len(steps) * self.optimizer_seconds
-            + len(set(passes)) * self.new_shape_seconds
+            math.fsum(self.times.passes.seconds(*each) for each in passes)
+            + len(steps) * self.times.optimizer_seconds
+            + len(set(passes)) * self.times.new_shape_seconds
         )
 
     def validation_seconds(self, lengths: Sequence[int], size: int) -> float:
@@ -88,7 +92,8 @@ class Passes:
         """
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         batches = [order[at : at + size] for at in range(0, len(order), size)]
-        return self.forward_share * math.fsum(self.times.seconds(*passes_of(batch, lengths, size)) for batch in batches)
+        seconds = (self.times.passes.seconds(*passes_of(batch, lengths, size)) for batch in batches)
+        return self.times.forward_share * math.fsum(seconds)
 
 
 def measure_passes(
@@ -99,63 +104,74 @@ def measure_passes(
     lengths: Sequence[int],
     folder: Path,
 ) -> Passes:
-    """Train on some batches of a run.
-
-    First on the longest, in growing parts of it as far as memory goes; then on one of each of up to MOST_SHAPES shapes
-    of batches, on the median one, and on the longest again.
-    """
+    """Train on some batches of a run: on those of a `ProbeOrder`, with as many rows at once as memory lets."""
     by_tokens = recipe.training.batch_tokens is not None
     batches = [batch for step in steps for batch in step]
-    whole = _whole(batches, lengths, by_tokens)
-    longest, typical = whole[-1], whole[len(whole) // 2]
+    order = ProbeOrder.of(batches, lengths, by_tokens)
     most_rows = max(len(batch) for batch in batches)
-    ladder = Ladder(len(longest), most_rows, device_memory(ready.base.compute.device), ready.base.compute.device)
-    num_long = ladder.most_sizes + TIMED
-    shapes = {(len(batch), _positions(batch, lengths)): batch for batch in whole}
-    some = evenly(list(shapes.values()), MOST_SHAPES)
-    # The longest again at the end, upon what the others have left in memory.
-    order = [*[longest] * num_long, *some, *[typical] * (1 + TIMED), longest]
-    stopwatch = Stopwatch(ready.base.compute.device)
-    asked = _probe_recipe(recipe, most_rows, len(order))
+    device = ready.base.compute.device
+    ladder = Ladder(len(order.longest), most_rows, device_memory(device), device)
+    stopwatch = Stopwatch(device)
+    asked = _probe_recipe(recipe, most_rows, len(order.batches()))
     trainer = build_trainer(asked, ready.base, trainable, ready.train, [], folder=folder, callbacks=[ladder, stopwatch])
     ladder.trainer = trainer
     loader = DataLoader(
-        trainer.train_dataset, batch_sampler=InOrder(order), collate_fn=stopwatch.counting(trainer.data_collator)
+        trainer.train_dataset,
+        batch_sampler=InOrder(order.batches()),
+        collate_fn=stopwatch.counting(trainer.data_collator),
     )
     trainer.get_train_dataloader = lambda: trainer.accelerator.prepare(loader)  # type: ignore[method-assign]
     stopwatch.split(trainer, after=1)
-    before = peak_memory(ready.base.compute.device)
-    memory = memory_probe(ready.base.compute.device)
+    before = peak_memory(device)
+    memory = memory_probe(device)
     memory.start()
     trainer.train()
-    found = memory.stop()
-    rows = trainer.rows_at_once
-    # The first step is in no split, and the last one only for its memory.
-    splits = stopwatch.splits[:-1]
-    long, short = splits[num_long - 1 - TIMED : num_long - 1], splits[-TIMED:]
-    measured = (
-        (*passes_of(typical, lengths, rows), _pass_seconds(short)),
-        (*passes_of(longest, lengths, rows), _pass_seconds(long)),
-    )
-    times = PassTimes.per_position_of(*measured) if by_tokens else PassTimes.of(*measured)
-    first_of_shape = [
-        _pass_seconds([split]) - times.seconds(*passes_of(batch, lengths, rows))
-        for batch, split in zip(some, splits[num_long - 1 :], strict=False)
-    ]
-    left_by_shapes = ladder.by_step[-1] - ladder.by_step[num_long - 1]
-    training_peak = found.peak_bytes + round(left_by_shapes * (len(shapes) / len(some) - 1))
+    training_peak = memory.stop().peak_bytes + _of_shapes_not_run(order, ladder)
     return Passes(
-        times=times,
-        forward_share=median(split.forward / (split.forward + split.backward) for split in long),
-        optimizer_seconds=median(split.optimizer for split in (*long, *short)),
-        new_shape_seconds=max(median(first_of_shape), 0.0),
-        rows_at_once=rows,
-        longest=(len(longest), _widest(longest, lengths)),
+        times=_times(order, stopwatch.splits, lengths, trainer.rows_at_once, by_tokens),
+        rows_at_once=trainer.rows_at_once,
+        longest=(len(order.longest), widest(order.longest, lengths)),
         by_tokens=by_tokens,
         peak_bytes=max(before.num_bytes, training_peak),
         training_peak_bytes=training_peak,
         total_bytes=ladder.total_bytes,
         how=before.how,
+    )
+
+
+def _of_shapes_not_run(order: ProbeOrder, ladder: Ladder) -> int:
+    """Bytes that the run's other shapes will leave in memory, as those that were run have left."""
+    left = ladder.by_step[-1] - ladder.by_step[order.num_first - 1]
+    return round(left * (order.num_shapes / len(order.some) - 1))
+
+
+def _times(
+    order: ProbeOrder, splits: Sequence[StepSplit], lengths: Sequence[int], rows: int, by_tokens: bool
+) -> StepTimes:
+    """From what each step took.
+
+    Args:
+        splits: of all steps but the first.
+        rows: of a pass.
+    """
+    # The last step was run only for its memory.
+    splits = splits[:-1]
+    start = order.num_first - 1
+    long, short = splits[start - NUM_TIMED : start], splits[-NUM_TIMED:]
+    measured = (
+        (*passes_of(order.typical, lengths, rows), _pass_seconds(short)),
+        (*passes_of(order.longest, lengths, rows), _pass_seconds(long)),
+    )
+    times = PassTimes.per_position_of(*measured) if by_tokens else PassTimes.of(*measured)
+    first_of_shape = [
+        _pass_seconds([split]) - times.seconds(*passes_of(batch, lengths, rows))
+        for batch, split in zip(order.some, splits[start : start + len(order.some)], strict=True)
+    ]
+    return StepTimes(
+        passes=times,
+        forward_share=median(split.forward / (split.forward + split.backward) for split in long),
+        optimizer_seconds=median(split.optimizer for split in (*long, *short)),
+        new_shape_seconds=max(median(first_of_shape), 0.0),
     )
 
 
@@ -182,11 +198,6 @@ class Ladder(TrainerCallback):
     def __post_init__(self) -> None:
         self.hoped_rows = self.longest_rows
 
-    @property
-    def most_sizes(self) -> int:
-        """Steps until the whole batch has been run, at most."""
-        return 2 + math.ceil(math.log2(self.longest_rows))
-
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -202,40 +213,6 @@ class Ladder(TrainerCallback):
         self.by_step.append(peak_memory(self.device).num_bytes)
         if len(self.by_step) > 1 and (not self.peaks or rows > self.peaks[-1][0]):
             self.peaks.append((rows, self.by_step[-1]))
-
-
-class InOrder(Sampler[list[int]]):
-    """The batches as they are named."""
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(list, self.batches)
-
-
-def _whole(batches: Sequence[Batch], lengths: Sequence[int], by_tokens: bool) -> list[Batch]:
-    """Those that are not what was left over, the one that needs the most memory last."""
-    heaviest = max(batches, key=lambda batch: _positions(batch, lengths))
-    if by_tokens:
-        # All of nearly one size: attention decides, which grows with the length of a row.
-        least = ALIKE * _positions(heaviest, lengths)
-        alike = [batch for batch in batches if _positions(batch, lengths) >= least]
-        return sorted(alike, key=lambda batch: _widest(batch, lengths))
-    return sorted(
-        (batch for batch in batches if len(batch) == len(heaviest)), key=lambda batch: _positions(batch, lengths)
-    )
-
-
-def _positions(batch: Batch, lengths: Sequence[int]) -> int:
-    return passes_of(batch, lengths, len(batch))[1]
-
-
-def _widest(batch: Batch, lengths: Sequence[int]) -> int:
-    return max(lengths[row] for row in batch)
 
 
 def _pass_seconds(splits: Sequence[StepSplit]) -> float:

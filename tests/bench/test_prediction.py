@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_instruct.bench.prediction import MOST_SHARE, CompletionTimes, PassTimes, next_rows
+from peft_instruct.bench.prediction import MOST_SHARE, CompletionTimes, PassTimes, most_sizes, next_rows
 
 
 @given(st.floats(0, 2), st.floats(1e-6, 1e-2), st.integers(1, 8), st.integers(1, 8))
@@ -64,7 +64,7 @@ def test_no_pass_is_run_that_memory_has_no_room_for(fixed: int, per_row: int, mo
     last = sizes[-1]
     more = min(2 * last, most_rows)
     assert last == most_rows or fixed + per_row * more > MOST_SHARE * total
-    assert len(sizes) <= 2 + most_rows.bit_length()
+    assert 1 + len(sizes) <= most_sizes(most_rows)
 
 
 def test_a_batch_that_plainly_fits_is_run_at_once() -> None:
