@@ -7,18 +7,21 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import made_exports
+import made_chats
+import made_mail
+import made_tickets
 import pytest
+from scattered import NUM_NOISE
 from talks import PAIRS, TALKS
 
 from peft_instruct.data.importers.run import Imported, import_export
 
 EXPORTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "slack": ("export.zip", made_exports.write_slack),
-    "discord": ("help.json", made_exports.write_discord),
-    "zendesk": ("tickets.json", made_exports.write_zendesk),
-    "intercom": ("conversations.jsonl", made_exports.write_intercom),
-    "mbox": ("help.mbox", made_exports.write_mbox),
+    "slack": ("export.zip", made_chats.write_slack),
+    "discord": ("help.json", made_chats.write_discord),
+    "zendesk": ("tickets.json", made_tickets.write_zendesk),
+    "intercom": ("conversations.jsonl", made_tickets.write_intercom),
+    "mbox": ("help.mbox", made_mail.write_mbox),
 }
 
 
@@ -89,9 +92,9 @@ def test_whole_conversations_keep_the_later_turns(written: tuple[str, Path]) -> 
 
 
 def test_slack_counts_what_it_leaves_out(tmp_path: Path) -> None:
-    imported = import_export(made_exports.write_slack(tmp_path / "export.zip"))
+    imported = import_export(made_chats.write_slack(tmp_path / "export.zip"))
     reasons = Counter(item.reason for item in imported.dropped)
-    noise = Counter(number % 7 for number in range(made_exports.NUM_NOISE))
+    noise = Counter(number % 7 for number in range(NUM_NOISE))
     assert reasons["system message (channel_join)"] == noise[0]
     assert reasons["written by a bot"] == noise[1] + noise[2] + 1
     assert reasons["system message (channel_topic)"] == noise[6]
@@ -109,7 +112,7 @@ def test_what_is_masked_is_counted(imported: Imported) -> None:
 def test_a_folder_is_read_as_its_zip(tmp_path: Path) -> None:
     import zipfile
 
-    path = made_exports.write_slack(tmp_path / "export.zip")
+    path = made_chats.write_slack(tmp_path / "export.zip")
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "folder")
     assert import_export(tmp_path / "folder").rows == import_export(path).rows
