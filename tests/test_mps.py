@@ -1,7 +1,7 @@
 """Every path that asks for an Apple GPU, under stand-ins for the calls that raise where there is none.
 
 They hold our own code to account and say nothing about the device. The probes of its memory are in
-tests/bench/test_memory_probes.py, the texts of its errors in tests/training/test_guarded.py.
+tests/bench/test_memory_probes.py, the texts of its errors in tests/training/test_batches_that_do_not_fit.py.
 """
 
 from __future__ import annotations
