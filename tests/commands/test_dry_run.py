@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listeners import silent
 
 from peft_instruct.adapter.manifest import read_manifest
 from peft_instruct.bench.memory import PeakMemory
@@ -19,10 +20,6 @@ from peft_instruct.environment import HubState
 from peft_instruct.errors import AdapterError, DatasetError, PeftInstructError, RecipeError
 from peft_instruct.recipe import Recipe
 from peft_instruct.training import guarded
-
-
-def quiet(line: str) -> None:
-    """Progress that nobody reads."""
 
 
 def here(name: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +77,7 @@ def test_a_batch_that_does_not_fit_is_told_with_the_one_that_would(
     monkeypatch.setattr(probe_passes, "device_memory", lambda device: 160)
     taken = lambda device: PeakMemory(100 + 10 * trainer[-1].rows_at_once, "made up")  # noqa: E731
     monkeypatch.setattr(probe_passes, "peak_memory", taken)
-    found = dry_run(str(tiny_recipe), say=quiet)
+    found = dry_run(str(tiny_recipe), say=silent)
     # 144 bytes may be used: 4 rows take 140, 8 rows 180.
     assert (found.found["memory"]["fits"], found.found["memory"]["micro_batch"]) == (False, 4)
     assert "does not fit in passes of 8 rows" in found.text()
@@ -98,7 +95,7 @@ def test_memory_that_runs_out_all_the_same_gives_the_rows_that_fitted(
         return passes(batch, rows_at_once)
 
     monkeypatch.setattr(guarded, "passes", run_out)
-    memory = dry_run(str(tiny_recipe), say=quiet).found["memory"]
+    memory = dry_run(str(tiny_recipe), say=silent).found["memory"]
     assert (memory["fits"], memory["micro_batch"]) == (False, 4)
 
 
@@ -114,7 +111,7 @@ def test_what_train_would_refuse_is_refused_with_its_own_kind_of_error(
     tiny_recipe: Path, in_this_process: Path, words: list[str], error: type[PeftInstructError], told: str
 ) -> None:
     with pytest.raises(error, match=told):
-        dry_run(str(tiny_recipe), words, say=quiet)
+        dry_run(str(tiny_recipe), words, say=silent)
 
 
 def test_a_folder_that_train_would_not_take_is_refused_and_left_as_it_is(
@@ -125,7 +122,7 @@ def test_a_folder_that_train_would_not_take_is_refused_and_left_as_it_is(
     (folder / "mine.txt").write_text("mine")
     for command in (dry_run, train):
         with pytest.raises(AdapterError, match="holds what no run wrote"):
-            command(str(tiny_recipe), out=folder, say=quiet)  # type: ignore[operator]
+            command(str(tiny_recipe), out=folder, say=silent)  # type: ignore[operator]
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
@@ -134,7 +131,7 @@ def test_a_probe_that_the_system_ends_is_told(
 ) -> None:
     monkeypatch.setattr(module, "run_isolated", lambda name, request: {"failed": "the process was ended by SIGKILL"})
     with pytest.raises(PeftInstructError, match="train --dry-run: the process was ended by SIGKILL"):
-        dry_run(str(tiny_recipe), say=quiet)
+        dry_run(str(tiny_recipe), say=silent)
 
 
 def test_the_errors_that_are_quoted_are_the_worst_of_the_file_and_none_without_it(tmp_path: Path) -> None:
@@ -147,7 +144,7 @@ def test_the_errors_that_are_quoted_are_the_worst_of_the_file_and_none_without_i
 
 def test_what_is_not_known_is_not_quoted(tiny_recipe: Path, in_this_process: Path) -> None:
     """Neither errors without a file of them, nor a longer time where no completion may take longer."""
-    found = dry_run(str(tiny_recipe), say=quiet)
+    found = dry_run(str(tiny_recipe), say=silent)
     known = DryRun(found.name, found.found, (), {"seconds": 0.3, "bytes": 0.2})
     unknown = DryRun(found.name, found.found, (), {})
     assert known.text().endswith("off by at most 30% in time and 20% in memory in benchmarks/results/dry_run.json")
@@ -167,7 +164,7 @@ def test_batches_by_tokens_are_foretold_too(
         guarded, "passes", lambda batch, rows: given.append(-(-len(batch["input_ids"]) // rows)) or parts(batch, rows)
     )
     budget = ["training.batch_tokens=640", "training.max_steps=null", "training.epochs=1"]
-    found = dry_run(str(tiny_recipe), budget, say=quiet)
+    found = dry_run(str(tiny_recipe), budget, say=silent)
     memory = found.found["memory"]
     rows, widest = memory["longest_batch"]
     assert memory["fits"] and memory["micro_batch"] == rows > 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from listeners import silent
 from tiny import tiny_rows, write_whole_model
 
 from peft_instruct.adapter.folder import load_tuned, open_adapter
@@ -30,19 +31,15 @@ CPU = choose_compute("cpu", "fp32")
 ASKED = [(row["instruction"], row["input"]) for row in tiny_rows()[::9]]
 
 
-def quiet(line: str) -> None:
-    """A listener that does not listen."""
-
-
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     """An adapter trained for long enough that its completions are words, of several lengths."""
     overrides = ("training.max_steps=60", "samples.count=0", "evaluation.rows=0")
-    return train(str(tiny_recipe), overrides, out=tmp_path_factory.mktemp("talks") / "tiny-lora", say=quiet).folder
+    return train(str(tiny_recipe), overrides, out=tmp_path_factory.mktemp("talks") / "tiny-lora", say=silent).folder
 
 
 def run(adapter: Path, instruction: str | None = None, **given: Any) -> GenerateResult:
-    return generate(str(adapter), instruction, device="cpu", **{"say": quiet, **given})
+    return generate(str(adapter), instruction, device="cpu", **{"say": silent, **given})
 
 
 def greedy(model: Any, tokenizer: Any, prompts: list[str], limit: int = 16) -> list[str]:

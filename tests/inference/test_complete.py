@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from families import PROMPTS
 from rigged import chain_model, chain_of
-from tiny import tiny_rows
-from transformers import (
-    AutoModelForCausalLM,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    RepetitionPenaltyLogitsProcessor,
-)
+from transformers import RepetitionPenaltyLogitsProcessor
 
 import peft_instruct.inference.complete as completing
-from peft_instruct.data.templates import ALPACA
 from peft_instruct.errors import ModelError
 from peft_instruct.inference.choice import NextToken, row_generator
 from peft_instruct.inference.complete import complete
@@ -31,7 +24,6 @@ from peft_instruct.recipe.model_section import ModelSection
 from peft_instruct.recipe.schema import GenerationSection
 
 CPU = torch.device("cpu")
-PROMPTS = [ALPACA.prompt(row["instruction"], row["input"]) for row in tiny_rows()[::7]] + ["Hi", "", "A: 東京 🙂"]
 
 
 @pytest.fixture(scope="module")
@@ -67,36 +59,6 @@ def test_a_left_padded_batch_equals_one_prompt_at_a_time_and_a_loop_by_hand(base
         assert generation.completion == base.tokenizer.decode(by_hand, skip_special_tokens=True)
         assert generation.num_tokens == len(by_hand)
     assert len({generation.completion for generation in together}) > len(PROMPTS) / 2, "the model tells prompts apart"
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPTNeoConfig(hidden_size=32, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4,
-                     window_size=16, max_position_embeddings=256),
-        GPTNeoXConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-                      max_position_embeddings=256),
-        LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                    intermediate_size=64, max_position_embeddings=256),
-    ],
-    ids=lambda config: config.model_type,
-)  # fmt: skip
-def test_the_other_families_generate_alike_in_a_batch(base: Base, config: Any) -> None:
-    config.vocab_size = len(base.tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for weights in model.parameters():
-        if weights.ndim == 2:
-            weights.data.mul_(10.0)  # 0.02 at 32 wide would leave every argmax to rounding
-
-    def completions(batch_size: int) -> list[Any]:
-        options = GenerationSection(max_new_tokens=20)
-        return complete(
-            model, base.tokenizer, PROMPTS, options, positions=256, device=CPU, batch_size=batch_size
-        )  # fmt: skip
-
-    assert completions(1) == completions(6)
 
 
 @pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.7}, {"temperature": 5.0}])

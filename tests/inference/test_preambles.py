@@ -7,20 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_rows
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-)
+from families import PROMPTS, decided_model, tiny_configs
+from tiny import VOCABULARY
+from transformers import PreTrainedConfig
 
 import peft_instruct.inference.preambles as sharing
-from peft_instruct.data.templates import ALPACA
 from peft_instruct.inference.complete import complete
 from peft_instruct.inference.preambles import SHORTEST_PREAMBLE, laid_out, with_shared
 from peft_instruct.inference.prompts import FittedPrompt, fit_prompts
@@ -28,25 +19,15 @@ from peft_instruct.model.tokenizer import load_tokenizer
 from peft_instruct.recipe.schema import GenerationSection
 
 CPU = torch.device("cpu")
-PROMPTS = [ALPACA.prompt(row["instruction"], row["input"]) for row in tiny_rows()[::7]] + ["Hi", "", "A: 東京 🙂"]
 BEGINNING = tuple(range(100, 100 + SHORTEST_PREAMBLE))
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-FAMILIES = [
-    GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=256),
-    GPTJConfig(n_embd=32, n_layer=2, n_head=2, n_positions=256, rotary_dim=8),
-    GPTNeoConfig(hidden_size=32, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4,
-                 window_size=16, max_position_embeddings=256),
-    GPTNeoXConfig(**SMALL, max_position_embeddings=256),
-    LlamaConfig(**SMALL, num_key_value_heads=2, max_position_embeddings=256),
-    MistralConfig(**SMALL, num_key_value_heads=2, max_position_embeddings=256, sliding_window=16),
-]  # fmt: skip
+CONFIGS = tiny_configs(width=32, positions=256, vocabulary=VOCABULARY)
 
 
 def prompts_of(*ids: tuple[int, ...]) -> list[FittedPrompt]:
     return [FittedPrompt(each, 8, 0) for each in ids]
 
 
-def shared(*ids: tuple[int, ...], config: PreTrainedConfig = FAMILIES[0]) -> list[int]:
+def shared(*ids: tuple[int, ...], config: PreTrainedConfig = CONFIGS["gpt2"]) -> list[int]:
     return [prompt.num_shared for prompt in with_shared(prompts_of(*ids), config)]
 
 
@@ -86,15 +67,10 @@ def tokenizer(tiny_base_folder: Path) -> Any:
     return load_tokenizer(tiny_base_folder)
 
 
-@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
-def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer: Any, config: Any) -> None:
-    config.vocab_size = len(tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for weights in model.parameters():
-        if weights.ndim == 2:
-            weights.data.mul_(10.0)  # 0.02 at 32 wide would leave every argmax to rounding
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer: Any, family: str) -> None:
+    """Nor does the rest of the batch: each prompt alone shares nothing and has no padding."""
+    model = decided_model(CONFIGS[family])
     num_computed: list[int] = []
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda module, given, out: num_computed.append(given[0].numel()))
@@ -108,10 +84,10 @@ def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer:
     alone = [each for prompt in PROMPTS for each in completed([prompt], max_new_tokens=12)]
     assert completed(PROMPTS, max_new_tokens=12) == alone
     assert len({each.completion for each in alone}) > 3, "the model tells prompts apart"
-    fitted = with_shared(fit_prompts(tokenizer, PROMPTS, positions=256, max_new_tokens=1), config)
+    fitted = with_shared(fit_prompts(tokenizer, PROMPTS, positions=256, max_new_tokens=1), CONFIGS[family])
     preambles = {prompt.ids[: prompt.num_shared] for prompt in fitted if prompt.num_shared}
     # Models that look back a limited number of places share nothing.
-    assert len(preambles) == (0 if config.model_type in ("gpt_neo", "mistral") else 2)
+    assert len(preambles) == (0 if family in ("gpt_neo", "mistral") else 2)
     num_computed.clear()
     num_logits.clear()
     completed(PROMPTS, max_new_tokens=1)
@@ -122,13 +98,8 @@ def test_a_shared_preamble_changes_no_completion_and_is_computed_once(tokenizer:
 
 def test_prompts_that_fill_the_positions_share_their_beginnings(tokenizer: Any) -> None:
     """Two preambles of unlike length, the plain attention, and no position to spare."""
-    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=96, vocab_size=len(tokenizer))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
-    for weights in model.parameters():
-        if weights.ndim == 2:
-            weights.data.mul_(10.0)
+    config = tiny_configs(width=32, positions=96, vocabulary=VOCABULARY)["gpt2"]
+    model = decided_model(config, attn_implementation="eager")
     prompts = ["~" * 60 + end * 20 for end in "{}"] + ["^" * 20 + end * 60 for end in "{}"]
     fitted = with_shared(fit_prompts(tokenizer, prompts, positions=96, max_new_tokens=16), config)
     assert [(len(each.ids), each.limit, each.num_shared) for each in fitted] == [(80, 16, 60)] * 2 + [(80, 16, 20)] * 2

@@ -6,17 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from families import tiny_configs
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from peft_instruct.errors import RecipeError
 from peft_instruct.model.adapters import lora_config, make_trainable
@@ -28,26 +19,7 @@ from peft_instruct.model.location import Location
 from peft_instruct.recipe.model_section import MethodSection
 
 W = 16  # width of the tiny models
-LLAMA_SHAPE = {
-    "vocab_size": 64, "hidden_size": W, "intermediate_size": 3 * W, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32, "head_dim": 8,
-}  # fmt: skip
-CONFIGS = {
-    "gpt2": GPT2Config(vocab_size=64, n_positions=32, n_embd=W, n_layer=2, n_head=2),
-    "gpt_neo": GPTNeoConfig(
-        vocab_size=64, max_position_embeddings=32, hidden_size=W, num_layers=2, num_heads=2,
-        attention_types=[[["global", "local"], 1]],
-    ),
-    "gptj": GPTJConfig(vocab_size=64, n_positions=32, n_embd=W, n_layer=2, n_head=2, rotary_dim=4),
-    "gpt_neox": GPTNeoXConfig(
-        vocab_size=64, max_position_embeddings=32, hidden_size=W, intermediate_size=4 * W, num_hidden_layers=2,
-        num_attention_heads=2,
-    ),
-    "llama": LlamaConfig(**LLAMA_SHAPE),
-    "mistral": MistralConfig(**LLAMA_SHAPE),
-    "qwen2": Qwen2Config(**LLAMA_SHAPE),
-    "qwen3": Qwen3Config(**LLAMA_SHAPE),
-}  # fmt: skip
+CONFIGS = tiny_configs(width=W, positions=32, vocabulary=64)
 LLAMA_ATTENTION = {
     "self_attn.q_proj": W + W,
     "self_attn.k_proj": W + W // 2,
