@@ -72,6 +72,12 @@ def test_what_a_user_can_cause_is_one_message_and_its_exit_code(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("numbers", ["0", "-1", "a", "64,²"])
+def test_what_is_no_number_is_a_usage_error(numbers: str) -> None:
+    result = CliRunner().invoke(cli, ["bench", "gpt2_lora", "--lengths", numbers])
+    assert result.exit_code == 2 and "expected whole numbers from 1" in result.output
+
+
 def test_json_is_one_document_on_stdout(tiny_adapter_folder: Path) -> None:
     for arguments in (
         ["recipe", "list"],

@@ -31,7 +31,6 @@ def data() -> None:
     "--rows",
     type=click.Choice(["pairs", "conversations"]),
     default="pairs",
-    show_default=True,
     help="A row per first question and answer, or per whole conversation (`messages`).",
 )
 @click.option("--mask/--no-mask", default=True, help="Replace personal data and secrets by [EMAIL], [PHONE], …")
@@ -103,7 +102,7 @@ def data_kinds(as_json: bool) -> None:
 
 @data.command("worst")
 @click.argument("adapter")
-@click.option("--rows", type=click.IntRange(min=1), default=10, show_default=True, help="Most rows shown of each list.")
+@click.option("--rows", type=click.IntRange(min=1), default=10, help="Most rows shown of each list.")
 @json_option
 def data_worst(adapter: str, rows: int, as_json: bool) -> None:
     """List the training rows of ADAPTER that look mislabelled, that got worse, or that were never learned.
@@ -117,7 +116,7 @@ def data_worst(adapter: str, rows: int, as_json: bool) -> None:
 
 @data.command("preview")
 @click.argument("target")
-@click.option("--rows", type=click.IntRange(min=1), default=3, show_default=True, help="How many training rows.")
+@click.option("--rows", type=click.IntRange(min=1), default=3, help="How many training rows.")
 @click.option("--line", type=click.IntRange(min=1), help="The row that begins at this line instead.")
 @click.option("--ids", is_flag=True, help="Show the token ids too.")
 @click.option("--plain", is_flag=True, help="Brackets instead of colours, as in logs.")

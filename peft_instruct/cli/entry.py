@@ -32,7 +32,8 @@ class Lazy(UserDict[str, Any]):
 
 
 @click.group(
-    commands=Lazy.fromkeys(COMMANDS), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    commands=Lazy.fromkeys(COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(__version__, prog_name="peft-instruct")
 def cli() -> None:

@@ -25,7 +25,6 @@ from peft_instruct.cli.output import Progress, show
     "--resume",
     metavar="auto|none|PATH",
     default="auto",
-    show_default=True,
     help="Go on with an unfinished run, start anew, or go on from a checkpoint.",
 )
 @click.option("--resume-allow-changes", is_flag=True, help="Go on although the recipe or the data have changed.")
