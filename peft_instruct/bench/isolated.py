@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def run_isolated(module: str, request: dict[str, Any]) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
             return found
         return {"failed": _reason(done.returncode, errors.read_text(encoding="utf-8", errors="replace"))}
+
+
+def hand_back(found: dict[str, Any], out: Path) -> None:
+    """What the process does at its end: OUT.json is there whole, or not at all."""
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(found), encoding="utf-8")
+    os.replace(partial, out)
 
 
 def _reason(exit_code: int, output: str) -> str:

@@ -6,12 +6,12 @@ OUT.json gets `{"measured": figures}` or `{"failed": reason}`.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from peft_instruct.bench.isolated import hand_back
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import HubState, keep_freed_memory, prepare_environment
 from peft_instruct.errors import PeftInstructError, first_line
@@ -110,9 +110,7 @@ def main(request: Path, out: Path) -> None:
     recipe = Recipe.model_validate(asked["recipe"])
     hub = prepare_environment(hub_ids_of(recipe))
     result = run_cell(recipe, asked["num_warmup"], hub, asked["exact_length"])
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    os.replace(partial, out)
+    hand_back(result, out)
 
 
 if __name__ == "__main__":

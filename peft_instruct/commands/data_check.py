@@ -19,10 +19,12 @@ from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.data_section import Source
+from peft_instruct.report.safe_text import one_line
 
 Say = Callable[[str], None]
 SEVERITIES = ("error", "warning", "note")
 PLACES_SHOWN = 5
+SHOWN_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class CheckResult:
         lines = [f"{kind.severity}  {code}: {len(findings):,}. {kind.meaning}. {kind.fix}."]
         for finding in shown:
             part = f" {finding.part}" if finding.part else ""
-            lines.append(f"  {finding.origin}{part}: {_one_line(finding.detail)}")
+            lines.append(f"  {finding.origin}{part}: {one_line(finding.detail, SHOWN_WIDTH)}")
         rest = len(findings) - len(shown)
         return [*lines, f"  … and {rest:,} more (--all)"] if rest else lines
 
@@ -194,8 +196,3 @@ def _tally(changes: Sequence[Change]) -> tuple[int, int]:
 def _write(path: Path, records: Sequence[dict[str, Any]]) -> None:
     # ASCII: half a surrogate pair in the log of changes has no bytes in UTF-8.
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-
-
-def _one_line(text: str, width: int = 120) -> str:
-    line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
-    return line if len(line) <= width else line[: width - 1] + "…"

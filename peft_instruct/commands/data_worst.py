@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from peft_instruct.errors import DatasetError, first_line
 from peft_instruct.evaluation.ledger import LedgerEntry, Suspects, read_ledger, suspects
 from peft_instruct.recipe import Recipe, load_recipe
 from peft_instruct.recipe.shipped import find_adapter
-from peft_instruct.report.safe_text import safe_text
+from peft_instruct.report.safe_text import in_short
 
-SHOWN_WIDTH = 100
 LEAST_LEARNED = 0.2
 """Share of the median loss that training has to have taken away for the lists to be about the rows."""
 LISTS = {
@@ -80,12 +78,12 @@ class WorstResult:
         figures = f"{entry.loss_before:.3f} -> {entry.loss_after:.3f}"
         times = f"{entry.against:,.0f}" if entry.against < 10_000 else f"{entry.against:.0e}"
         against = f", another token is {times} times as likely" if entry.margin else ""
-        lines = [f"  {_one_line(entry.origin)}  {figures}{against}"]
+        lines = [f"  {in_short(entry.origin)}  {figures}{against}"]
         row = self.rows.get(entry.origin)
         if row is not None:
             lines += [
-                f"    asked       {_one_line(row.asked or row.prompt)}",
-                f"    completion  {_one_line(row.completion)}",
+                f"    asked       {in_short(row.asked or row.prompt)}",
+                f"    completion  {in_short(row.completion)}",
             ]
         return lines
 
@@ -116,7 +114,3 @@ def _rows_of(path: Path) -> tuple[dict[str, PromptCompletion], str]:
     if data.fingerprint != manifest.data_fingerprint:
         return {}, "the rows cannot be shown: the data is not that of the training any more"
     return {row.origin: row for row in data.train}, ""
-
-
-def _one_line(text: str) -> str:
-    return textwrap.shorten(safe_text(text), SHOWN_WIDTH, placeholder=" …") or "(nothing)"

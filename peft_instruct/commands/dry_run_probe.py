@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import tempfile
 import time
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from peft_instruct.bench.isolated import hand_back
 from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import HubState, keep_freed_memory, prepare_environment
-from peft_instruct.errors import PeftInstructError, is_out_of_memory
+from peft_instruct.errors import PeftInstructError, first_line, is_out_of_memory
 from peft_instruct.model.location import Location, locate
 from peft_instruct.recipe import Recipe
 from peft_instruct.secrets import hide_secrets
@@ -41,7 +41,7 @@ def run_probe(recipe: Recipe, hub: HubState, place: Path) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return {"failed": f"out of memory ({(str(error).splitlines() or [''])[0]})", "error": "PeftInstructError"}
+        return {"failed": f"out of memory ({first_line(error)})", "error": "PeftInstructError"}
 
 
 def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[str, Any]:
@@ -156,9 +156,7 @@ def main(request: Path, out: Path) -> None:
     asked = json.loads(request.read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(asked["recipe"])
     result = run_probe(recipe, prepare_environment(hub_ids_of(recipe)), Path(asked["place"]))
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    os.replace(partial, out)
+    hand_back(result, out)
 
 
 if __name__ == "__main__":

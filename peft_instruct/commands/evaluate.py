@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from peft_instruct.inference.files import finished_file
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.schema import EvaluationSection
 from peft_instruct.recipe.shipped import find_adapter
-from peft_instruct.report.safe_text import safe_text
+from peft_instruct.report.safe_text import in_short
 from peft_instruct.report.tables import text_table
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 NUM_EXAMPLES = 3
-SHOWN_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,10 @@ class EvaluateResult:
     def _shown_examples(self) -> list[str]:
         lines = []
         for example in self.examples:
-            lines += ["", f"asked        {_short(example.asked)}", f"expected     {_short(example.expected)}"]
+            lines += ["", f"asked        {in_short(example.asked)}", f"expected     {in_short(example.expected)}"]
             if example.base is not None:
-                lines.append(f"base         {_short(example.base)}")
-            lines.append(f"tuned        {_short(example.tuned)}")
+                lines.append(f"base         {in_short(example.base)}")
+            lines.append(f"tuned        {in_short(example.tuned)}")
         return lines
 
 
@@ -231,10 +229,6 @@ def _figures(scores: Scores) -> dict[str, float | None]:
         "perplexity": scores.perplexity,
         **{name: None if share is None else 100 * share for name, share in shares.items()},
     }
-
-
-def _short(text: str) -> str:
-    return textwrap.shorten(safe_text(text), SHOWN_WIDTH, placeholder=" …") or "(nothing)"
 
 
 def _write(result: EvaluateResult, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peft_instruct.adapter.storage import MANIFEST, MOST_MANIFEST_BYTES
 from peft_instruct.data.sources import is_hub_id
 from peft_instruct.model.location import is_hub_model
 from peft_instruct.model.screening import read_json
@@ -25,7 +26,7 @@ def hub_ids_of_adapter(folder: Path, base: str | None = None, needs_base: bool =
     if base is not None:
         return [base] if is_hub_model(base) else []
     try:
-        manifest = read_json(folder / "manifest.json", 16 << 20)
+        manifest = read_json(folder / MANIFEST, MOST_MANIFEST_BYTES)
         is_wanted = needs_base or manifest["kind"] == "lora"
         return [manifest["base"]["id"]] if is_wanted and manifest["base"]["revision"] else []
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,12 +16,14 @@ from peft_instruct.environment import prepare_environment, seen_from
 from peft_instruct.errors import UnavailableError
 from peft_instruct.model.location import locate
 from peft_instruct.recipe import Recipe, load_recipe
+from peft_instruct.report.safe_text import one_line
 
 if TYPE_CHECKING:
     from peft_instruct.commands.finished import Finished
 
 Say = Callable[[str], None]
 ADAPTERS = Path("adapters")
+SHOWN_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ class TrainResult:
         lines = []
         for answer in self.answers:
             lines += [
-                f"  {_one_line(answer.asked)}",
-                f"    expected  {_one_line(answer.expected)}",
-                f"    base      {_one_line(answer.base)}",
-                f"    tuned     {_one_line(answer.tuned)}",
+                f"  {one_line(answer.asked, SHOWN_WIDTH)}",
+                f"    expected  {one_line(answer.expected, SHOWN_WIDTH)}",
+                f"    base      {one_line(answer.base, SHOWN_WIDTH)}",
+                f"    tuned     {one_line(answer.tuned, SHOWN_WIDTH)}",
             ]
         return ["held-out instructions", *lines, ""] if lines else []
 
@@ -197,11 +199,6 @@ def _resume_options(resume: str, allow_changes: bool) -> str:
     words = ["--resume", resume] if resume != "auto" else []
     words += ["--resume-allow-changes"] if allow_changes else []
     return "".join(f" {shlex.quote(word)}" for word in words)
-
-
-def _one_line(text: str, width: int = 110) -> str:
-    line = " | ".join(part.strip() for part in text.strip().splitlines() if part.strip())
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def figure(value: float | None) -> str:

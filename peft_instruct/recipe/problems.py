@@ -150,4 +150,4 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
 def _by_line(place: str) -> tuple[str, int, int]:
     head, _, column = place.rpartition(":")
     label, _, line = head.rpartition(":")
-    return (label, int(line), int(column)) if line.isdigit() and column.isdigit() else (place, 0, 0)
+    return (label, int(line), int(column)) if line.isdecimal() and column.isdecimal() else (place, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -22,6 +23,17 @@ def safe_text(text: str, keep: str = "\n\t") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in keep or not _acts(c) else _visible(c) for c in text)
+
+
+def one_line(text: str, width: int) -> str:
+    """The lines of a text beside one another, cut to a width; control characters stay as they are."""
+    line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def in_short(text: str, width: int = 100) -> str:
+    """The words of a text, safe to look at, as many as a width takes."""
+    return textwrap.shorten(safe_text(text), width, placeholder=" …") or "(nothing)"
 
 
 def _acts(character: str) -> bool:
