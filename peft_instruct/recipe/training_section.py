@@ -94,6 +94,8 @@ class SpeedSection(Section):
     """Off CUDA, score the learned positions only (TRL scores all of them there)."""
     lora_product: bool = True
     """On the CPU, compute a LoRA layer as one function, forward and backward (without dropout, not DoRA)."""
+    packed_weights: bool = True
+    """On an x86 CPU, keep frozen weights of up to 2 GiB in the order in which they are multiplied as well."""
     joined_rows: bool = True
     """On the CPU, lay the rows of a batch one after another, so that nothing is computed for padding."""
     shared_preamble: bool = True

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from peft_instruct.model.device import arithmetic
+from peft_instruct.model.packed import Matrix
 
 # N learned positions, B rows of a block, C rows of a chunk, D width, V vocabulary
 
@@ -27,23 +28,29 @@ def can_chunk(head: torch.nn.Module, dtype: torch.dtype) -> bool:
 
 
 def chunked_losses(
-    hidden_ND: torch.Tensor, head: torch.nn.Linear, targets_N: torch.Tensor
+    hidden_ND: torch.Tensor, head: torch.nn.Linear, targets_N: torch.Tensor, packed: Matrix | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(losses (N,) in nats, whether each target has the largest logit (N,)), both fp32.
 
     The loss's gradient has to weigh all positions alike where the head itself learns (a mean or a sum does).
+
+    Args:
+        packed: the head's weight (D, V), where it does not learn and stands packed.
     """
-    losses_N, is_top1_N = _ChunkedLoss.apply(hidden_ND, head.weight, targets_N)
+    losses_N, is_top1_N = _ChunkedLoss.apply(hidden_ND, head.weight, targets_N, packed)
     return losses_N, is_top1_N
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor, packed: Matrix | None
+    ) -> Any:
         dtype = arithmetic(hidden_ND)
         ctx.dtypes = hidden_ND.dtype, weight_VD.dtype
-        learns_hidden, learns_weight, _ = ctx.needs_input_grad
-        hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+        learns_hidden, learns_weight = ctx.needs_input_grad[:2]
+        hidden_ND = hidden_ND.to(dtype)
+        head = packed if packed is not None and packed.dtype == dtype else Matrix(weight_VD.t().to(dtype))
         N = len(hidden_ND)
         losses_N, is_top1_N = hidden_ND.new_empty(N, dtype=torch.float32), hidden_ND.new_empty(N, dtype=torch.float32)
         d_hidden_ND = torch.empty_like(hidden_ND) if learns_hidden else None
@@ -51,10 +58,10 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, N, ROWS_OF_BLOCK):
             block = slice(start, min(start + ROWS_OF_BLOCK, N))
             rows_BD = _filled_up(hidden_ND[block])
-            logits_BV = rows_BD @ weight_VD.t()
+            logits_BV = head.product(rows_BD)
             losses_N[block], is_top1_N[block] = _to_gradient_in_place(logits_BV, targets_N[block])
             if d_hidden_ND is not None:
-                d_hidden_ND[block] = (logits_BV @ weight_VD)[: block.stop - start]
+                d_hidden_ND[block] = head.transposed_product(logits_BV)[: block.stop - start]
             if learns_weight:
                 d_block_VD = logits_BV.t() @ rows_BD
                 d_weight_VD = d_block_VD.float() if d_weight_VD is None else d_weight_VD.add_(d_block_VD)
@@ -75,7 +82,7 @@ class _ChunkedLoss(torch.autograd.Function):
             if not bool((by_loss_N == by_loss_N[0]).all()):
                 raise RuntimeError("chunked_losses: positions are weighted differently. expected a sum or a mean.")
             d_weight_VD = (d_weight_VD * by_loss_N[0]).to(weight_dtype)
-        return d_hidden_ND, d_weight_VD, None
+        return d_hidden_ND, d_weight_VD, None, None
 
 
 def _filled_up(rows: torch.Tensor) -> torch.Tensor:

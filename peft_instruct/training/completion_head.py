@@ -23,6 +23,7 @@ from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import sees_all
 from peft_instruct.model.joined_rows import join_rows
 from peft_instruct.model.kernels import ATTENTION
+from peft_instruct.model.packed import Matrix, multiplies_packed
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
@@ -40,10 +41,13 @@ SHORTEST_PREAMBLE = 8
 """Below this many tokens the pass of its own costs more than it saves."""
 
 
-def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None:
+def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: bool = False) -> None:
     """Give a model that SFTTrainer has patched our forward for `fused_lm_head=True`; any other call is unchanged.
 
     On CUDA TRL's own kernel scores the learned positions alone and stays.
+
+    Args:
+        packs: keep the weight of a frozen head in the order in which it is multiplied, too.
     """
     config = model.config.get_text_config()
     if any(getattr(config, name, None) is not None for name in _RESHAPED_LOGITS) or not speed.completion_head:
@@ -51,6 +55,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
     patched_by_trl = model.forward
     is_random = has_dropout(model)
     may_join = speed.joined_rows and sees_all(config)
+    packed = _packed(model.get_output_embeddings()) if packs else None
 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
@@ -72,7 +77,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
             hidden_ND = self.base_model(*args, **kwargs).last_hidden_state[:, :-1][learned_BT]
         head = self.get_output_embeddings()
         if can_chunk(head, arithmetic(hidden_ND)):
-            losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N)
+            losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N, packed)
         else:
             logits_NV = head(hidden_ND).float()
             losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
@@ -86,6 +91,13 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection) -> None
         )
 
     model.forward = types.MethodType(forward, model)
+
+
+def _packed(head: torch.nn.Module) -> Matrix | None:
+    weight: Any = head.weight
+    if weight.requires_grad or not can_chunk(head, weight.dtype) or not multiplies_packed(weight):
+        return None
+    return Matrix(weight.t(), packs=True)
 
 
 def can_join(model: Any, inputs: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from peft_instruct.data.types import Tokens
 from peft_instruct.errors import PeftInstructError
 from peft_instruct.model.adapters import has_adapter
+from peft_instruct.model.packed import may_pack_frozen
 from peft_instruct.model.scoring import TokenScores, score
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.collator import PADDED_TO
@@ -47,9 +48,10 @@ class CompletionTrainer(GuardedTrainer):
             # learns stays in fp32 here, and reads back from disk as it was.
             if weights.requires_grad:
                 weights.data = weights.data.float()
-        score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed)
+        packs = speed.packed_weights and may_pack_frozen(model)
+        score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed, packs)
         if speed.lora_product:
-            fuse_lora(model)
+            fuse_lora(model, packs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.speed.length_buckets:

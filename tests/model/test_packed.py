@@ -10,7 +10,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from peft_instruct.model import packed
-from peft_instruct.model.packed import packed_weights
+from peft_instruct.model.packed import Matrix, may_pack_frozen, multiplies_packed, packed_weights
 
 GPT2 = GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64)
 LLAMA = LlamaConfig(
@@ -76,3 +76,29 @@ def test_what_cannot_be_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -
         assert num_packed(plain) == 1
         raise KeyError
     assert num_packed(plain) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_matrix_multiplies_both_ways(dtype: torch.dtype, has_bias: bool) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(32, 48, dtype=dtype)
+    if not multiplies_packed(weight):
+        pytest.skip("no native bf16")
+    bias = torch.randn(48, dtype=dtype) if has_bias else None
+    x, d = torch.randn(7, 32, dtype=dtype), torch.randn(7, 48, dtype=dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 2**-4}
+    exact = x.double() @ weight.double() + (0 if bias is None else bias.double())
+    for packs in (False, True):
+        matrix = Matrix(weight, bias, packs=packs)
+        torch.testing.assert_close(matrix.product(x).double(), exact, **tolerance)
+        torch.testing.assert_close(matrix.transposed_product(d).double(), d.double() @ weight.double().T, **tolerance)
+
+
+def test_frozen_weights_are_packed_up_to_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+    model[0].requires_grad_(False)
+    monkeypatch.setattr(packed, "MOST_PACKED_BYTES", 2 * 8 * 8 * 4)
+    assert may_pack_frozen(model), "both orders of the frozen one"
+    model[1].requires_grad_(False)
+    assert not may_pack_frozen(model)

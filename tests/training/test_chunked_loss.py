@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from peft_instruct.model.packed import Matrix, multiplies_packed
 from peft_instruct.training import chunked_loss
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
@@ -17,15 +18,18 @@ def case(learns: bool) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:
     return torch.randn(NUM_ROWS, WIDTH, requires_grad=True), head, torch.randint(0, VOCABULARY, (NUM_ROWS,))
 
 
-@pytest.mark.parametrize("learns", [True, False], ids=["head learns", "head is frozen"])
+@pytest.mark.parametrize(
+    ("learns", "packs"), [(True, False), (False, False), (False, True)], ids=["head learns", "is frozen", "is packed"]
+)
 @pytest.mark.parametrize("rows_of_block", [512, 64])
 def test_loss_and_gradients_are_those_of_cross_entropy(
-    learns: bool, rows_of_block: int, monkeypatch: pytest.MonkeyPatch
+    learns: bool, packs: bool, rows_of_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """161 rows are a block of five 32-row chunks and one of a row, or three blocks of which the last is not whole."""
     monkeypatch.setattr(chunked_loss, "ROWS_OF_BLOCK", rows_of_block)
     hidden, head, targets = case(learns)
-    losses, is_top1 = chunked_losses(hidden, head, targets)
+    packed = Matrix(head.weight.t(), packs=multiplies_packed(head.weight)) if packs else None
+    losses, is_top1 = chunked_losses(hidden, head, targets, packed)
     (losses.sum() / 7).backward()
     found = [hidden.grad, head.weight.grad]
     hidden.grad = head.weight.grad = None

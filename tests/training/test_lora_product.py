@@ -57,11 +57,12 @@ def passed(layer: Any, dtype: torch.dtype = torch.float32) -> dict[str, torch.Te
     return {"out": out.detach(), "x": x.grad, **learned}
 
 
+@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_output_and_gradients_are_those_of_peft(kind: str, products: list[torch.Tensor]) -> None:
+def test_output_and_gradients_are_those_of_peft(kind: str, packs: bool, products: list[torch.Tensor]) -> None:
     layer = adapted(kind)
     expected = passed(layer)
-    fuse_lora(layer)
+    fuse_lora(layer, packs)
     found = passed(layer)
     assert len(products) == 1
     assert set(found) == {"out", "x", "lora_A.default.weight", "lora_B.default.weight"} == set(expected)
@@ -69,11 +70,14 @@ def test_output_and_gradients_are_those_of_peft(kind: str, products: list[torch.
         torch.testing.assert_close(found[name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_in_bf16_what_learns_gets_fp32_gradients_within_the_rounding_of_bf16(products: list[torch.Tensor]) -> None:
+@pytest.mark.parametrize("packs", [False, True])
+def test_in_bf16_what_learns_gets_fp32_gradients_within_the_rounding_of_bf16(
+    packs: bool, products: list[torch.Tensor]
+) -> None:
     layer = adapted("Conv1D")
     exact = passed(layer)
     layer.base_layer.to(torch.bfloat16)
-    fuse_lora(layer)
+    fuse_lora(layer, packs)
     found = passed(layer, torch.bfloat16)
     assert len(products) == 1 and found["out"].dtype == torch.bfloat16
     for name, value in exact.items():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.model import packed
 from peft_instruct.training import completion_head
 
 
@@ -46,6 +47,7 @@ FP32 = ("training.precision=fp32", "training.max_steps=1", "training.batch_size=
         "speed.shared_preamble=false",
         "speed.completion_head=false",
         "speed.lora_product=false",
+        "speed.packed_weights=false",
         "model.kernels=plain",
     ],
 )
@@ -78,6 +80,23 @@ def test_frozen_weights_in_bf16_give_the_gradients_of_autocast_within_its_own_ro
     assert 0 < rounding < 0.05
     assert relative_difference(gradients, held_gradients) <= 2.5 * rounding
     assert held_loss == pytest.approx(loss, rel=2e-3) and autocast_loss == pytest.approx(loss, rel=2e-3)
+
+
+def test_frozen_weights_are_packed_both_ways_and_learned_ones_never(make_trainer: Any, monkeypatch: Any) -> None:
+    if not packed.multiplies_packed(torch.empty(1)):
+        pytest.skip("no oneDNN on x86")
+    calls: list[int] = []
+    plain = packed._pointwise
+    monkeypatch.setattr(packed, "_pointwise", lambda *given: calls.append(1) or plain(*given))
+    counts = []
+    for settings in ((), ("speed.packed_weights=false",), ("method.kind=full",)):
+        trainer = learned_adapter(make_trainer(*FP32, *settings))
+        calls.clear()
+        loss_and_gradients(trainer, next(iter(trainer.get_train_dataloader())))
+        counts.append(len(calls))
+    adapted = sum(hasattr(module, "lora_A") for module in learned_adapter(make_trainer(*FP32)).model.modules())
+    # The first layer's inputs need no gradient; the head is one product forward and one for the gradient.
+    assert counts == [2 * adapted - 1 + 2, 0, 0]
 
 
 class Spy:
@@ -138,7 +157,8 @@ def test_training_with_and_without_ends_at_the_same_validation_loss(make_trainer
     )  # fmt: skip
     off = (
         "speed.shared_preamble=false", "speed.completion_head=false", "speed.length_buckets=false",
-        "speed.frozen_weights=fp32", "speed.lora_product=false", "speed.joined_rows=false", "model.kernels=plain",
+        "speed.frozen_weights=fp32", "speed.lora_product=false", "speed.joined_rows=false",
+        "speed.packed_weights=false", "model.kernels=plain",
     )  # fmt: skip
     losses: dict[str, list[float]] = {"fast": [], "plain": []}
     for seed in (1, 2, 3):
