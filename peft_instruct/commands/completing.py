@@ -36,7 +36,7 @@ class Completing:
 
     @property
     def streams(self) -> bool:
-        """What an answer is wrapped in can be taken off the whole alone."""
+        """Whether a completion can be told while it is made: what a template wraps it in comes off the whole alone."""
         return self.loaded.template.answer == ANSWER
 
     def streamed(self, row: PromptRow, on_text: Say) -> Completed:
