@@ -86,7 +86,7 @@ class Stopwatch(TrainerCallback):
 
         def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             ids, joined = kwargs.get("input_ids", *args[:1]), kwargs.get("joined_rows")
-            self._given.append((*ids.shape, None) if joined is None else (*joined.token.shape, joined.num_shared))
+            self._given.append((*ids.shape, None) if joined is None else (*joined.shape, joined.num_shared))
 
         whole.base_model.register_forward_pre_hook(see, with_kwargs=True)
 

@@ -7,7 +7,6 @@ Each is put in when a base is loaded (`model.kernels: fast`) and nothing of it i
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peft_instruct.model.joined_rows import JoinedRows, attention_of_joined_rows
+from peft_instruct.model.joined_rows import JoinedRows
+from peft_instruct.model.row_attention import attention_of_joined_rows
 
 ATTENTION = "peft_instruct"
 # Keys up to which plain products are faster than torch 2.13's fused CPU attention, whose backward works on tiles of 32
@@ -54,8 +54,7 @@ def attention_for_length(
     if joined_rows is not None:
         groups = getattr(module, "num_key_value_groups", 1)
         states = (query[0], repeat_kv(key, groups)[0], repeat_kv(value, groups)[0])
-        attend = functools.partial(_attend, dropout=dropout, scaling=scaling)
-        return attention_of_joined_rows(*states, joined_rows, attend)[None], None
+        return attention_of_joined_rows(*states, joined_rows, dropout, scaling)[None], None
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_own_mask = (attention_mask is None and num_queries == num_keys) or (
         attention_mask is not None and attention_mask.dtype == torch.bool
@@ -82,27 +81,6 @@ def attention_for_length(
     flat = query.reshape(B * H, T, D), key.reshape(B * H, num_keys, D), value.reshape(B * H, num_keys, D)
     output = _plain_products(*flat, bias, dropout, scaling)
     return output.view(B, H, T, D).transpose(1, 2).contiguous(), None
-
-
-def _attend(
-    query_GTD: torch.Tensor,
-    key_GSD: torch.Tensor,
-    value_GSD: torch.Tensor,
-    allowed_TS: torch.Tensor,
-    *,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:
-    """Attention of G rows and heads with one mask, by whichever way is faster for their length and type."""
-    if key_GSD.shape[1] > LONGEST_PLAIN.get(query_GTD.dtype, 0):
-        states = (query_GTD[None], key_GSD[None], value_GSD[None])
-        return torch.nn.functional.scaled_dot_product_attention(
-            *states, attn_mask=allowed_TS, dropout_p=dropout, scale=scaling
-        )[0]
-    lowest = torch.finfo(query_GTD.dtype).min
-    bias_TS = torch.zeros_like(allowed_TS, dtype=query_GTD.dtype).masked_fill_(~allowed_TS, lowest)
-    bias_GTS = bias_TS.expand(len(query_GTD), *bias_TS.shape)
-    return _plain_products(query_GTD, key_GSD, value_GSD, bias_GTS, dropout, scaling)
 
 
 def _plain_products(

@@ -9,8 +9,8 @@ import torch
 from test_speed import FP32, learned_adapter, loss_and_gradients, relative_difference
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from peft_instruct.model import kernels
-from peft_instruct.model.joined_rows import MULTIPLE, join_rows
+from peft_instruct.model import joined_rows, kernels, row_attention
+from peft_instruct.model.joined_rows import join_rows
 from peft_instruct.training.completion_head import can_join
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -33,20 +33,25 @@ def batch(shared: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids * mask, mask
 
 
+@pytest.mark.parametrize(
+    "blocks", [(32, 128, 384), (4, 8, 10)], ids=["a row at a time", "in blocks, some of them computed twice"]
+)
 @pytest.mark.parametrize("shared", [0, 3])
-@pytest.mark.parametrize("longest_plain", [0, 64])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
-    name: str, longest_plain: int, shared: int, monkeypatch: pytest.MonkeyPatch
+    name: str, shared: int, blocks: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "LONGEST_PLAIN", {torch.float32: longest_plain})
+    multiple, queries, longest_kept = blocks
+    monkeypatch.setattr(joined_rows, "MULTIPLE", multiple)
+    monkeypatch.setattr(joined_rows, "QUERIES", queries)
+    monkeypatch.setattr(row_attention, "LONGEST_KEPT", longest_kept)
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     kernels.use_fast_kernels(model)
     ids, mask = batch(shared)
     weights = torch.randn(*ids.shape, 32)
     rows = join_rows(ids, mask, shared)
-    assert rows.ids.shape[1] % MULTIPLE == 0 and rows.ids.shape[1] < sum(LENGTHS) + MULTIPLE
+    assert rows.ids.shape[1] % multiple == 0 and rows.ids.shape[1] < sum(LENGTHS) + 2 * multiple
     found = []
     for joined in (True, False):
         model.zero_grad()
@@ -63,6 +68,30 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
     assert relative_difference(found[1][1], found[0][1]) <= 1e-5
     assert rows.num_calls == [2]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("shared", [0, 3])
+def test_the_gradients_of_attention_are_its_derivatives(
+    shared: int, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined_rows, "MULTIPLE", 2)
+    monkeypatch.setattr(joined_rows, "QUERIES", 4)
+    monkeypatch.setattr(row_attention, "LONGEST_KEPT", 6)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0], [1] * 9, [1, 1, 1, 1, 0, 0, 0, 0, 0]])
+    rows = join_rows(torch.ones_like(mask), mask, shared)
+    torch.manual_seed(0)
+    shape = (2, rows.ids.shape[1], 3)
+    states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+
+    def attention(*states: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)  # the same weights are dropped every time
+        return row_attention.attention_of_joined_rows(*states, rows, dropout, None)
+
+    assert torch.autograd.gradcheck(attention, states)
+    if dropout:
+        kept = attention(*states).detach()
+        assert not torch.allclose(kept, row_attention.attention_of_joined_rows(*states, rows, 0.0, None))
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
