@@ -1,7 +1,8 @@
 """Attention of joined rows: plain products, row by row, whose weights stay in the processor's cache.
 
-torch 2.13's fused CPU attention works on tiles of 32 queries and takes 1.5 to 3 times as long, forward and backward, in
-bf16 and in fp32 (benchmarks/results/attention_lengths.json).
+torch 2.13's fused CPU attention, which works on tiles of 32 queries, takes 1.4 to 2.1 times as long in bf16, forward
+and backward; in fp32 0.7 times for rows of 64 tokens, which it then has to be given side by side, and 1.5 times for 384
+(benchmarks/results/attention_lengths.json).
 """
 
 # N tokens in all, H heads, D width of a head, P tokens shared; of one part: W places, Q queries at a time, S keys that
