@@ -47,30 +47,30 @@ class _RowByRow(torch.autograd.Function):
         dropout: float,
         scale: float,
     ) -> torch.Tensor:
-        ctx.save_for_backward(query_HND, key_HND, value_HND)
-        ctx.rows, ctx.scale, ctx.kept = rows, scale, []
+        ctx.rows, ctx.scale = rows, scale
+        kept: list[torch.Tensor | None] = []
         output_NHD = query_HND.new_zeros(query_HND.transpose(0, 1).shape)
         for part, key_HWD, value_HWD in _behind_shared(rows.parts, key_HND, value_HND):
             for block in part.blocks(rows.num_shared):
                 weights_HQS = _weights(query_HND, key_HWD, rows, block, scale)
                 noise_HQS = torch.dropout(torch.ones_like(weights_HQS), dropout, True) if dropout else None
-                ctx.kept.append((weights_HQS if block.num_keys <= LONGEST_KEPT else None, noise_HQS))
+                kept += [weights_HQS if block.num_keys <= LONGEST_KEPT else None, noise_HQS]
                 mixed_HQD = _noisy(weights_HQS, noise_HQS) @ value_HWD[:, : block.num_keys]
                 output_NHD[block.own] = mixed_HQD[:, : block.num_own].transpose(0, 1)
+        ctx.save_for_backward(query_HND, key_HND, value_HND, *kept)
         return output_NHD
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        (query_HND, key_HND, value_HND), rows = ctx.saved_tensors, ctx.rows
+        (query_HND, key_HND, value_HND, *kept), rows = ctx.saved_tensors, ctx.rows
         (H, N, D), P = query_HND.shape, rows.num_shared
         d_query_HND, d_key_HND, d_value_HND = (query_HND.new_zeros(N, H, D).transpose(0, 1) for _ in range(3))
         # The sums over all rows: in bf16 they would be rounded at each of them.
         d_shared_key_HPD, d_shared_value_HPD = (query_HND.new_zeros(H, P, D, dtype=torch.float32) for _ in range(2))
-        kept = list(ctx.kept)
         for part, key_HWD, value_HWD in _behind_shared(rows.parts[::-1], key_HND, value_HND):
             d_keys_HWD, d_values_HWD = torch.zeros_like(key_HWD), torch.zeros_like(value_HWD)
             for block in reversed(list(part.blocks(P))):
-                weights_HQS, noise_HQS = kept.pop()
+                noise_HQS, weights_HQS = kept.pop(), kept.pop()
                 if weights_HQS is None:
                     weights_HQS = _weights(query_HND, key_HWD, rows, block, ctx.scale)
                 seen = slice(block.num_keys)
