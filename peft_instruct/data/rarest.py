@@ -33,6 +33,8 @@ _COUNT_STEPS = 50
 _MOST_STEPS = (1 << (63 - _COUNT_PLACE)) - 1
 """What is left of the key, its sign aside: features that come more than 1.4 million times are equally common."""
 _HASH_BITS = 22
+_ROUNDING = 1e-9
+"""0.7 * 30 is 21."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -70,11 +72,15 @@ class Features:
         found: list[int] = self.keys[start : start + self.sizes[place]].tolist()
         return found
 
+    @property
+    def num_rarest(self) -> np.ndarray:
+        """Of how many features of each text near-duplicates share `LEAST_SHARED`, (R,) int64."""
+        return np.minimum(self.sizes, self.sizes - _least(self.sizes) + LEAST_SHARED)
+
     def rarest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Texts, ascending, and each one's features of which near-duplicates share `LEAST_SHARED`, both (E,)."""
-        counts = np.minimum(self.sizes, self.sizes - _least(self.sizes) + LEAST_SHARED)
-        texts_E = np.repeat(np.arange(len(self.sizes)), counts)
-        keys_E = self.keys[ranges(self.starts, counts)]
+        """Texts, ascending, and each one's rarest features, both (E,)."""
+        texts_E = np.repeat(np.arange(len(self.sizes)), self.num_rarest)
+        keys_E = self.keys[ranges(self.starts, self.num_rarest)]
         comes_again = keys_E >> _COUNT_PLACE > 0
         return texts_E[comes_again], keys_E[comes_again]
 
@@ -90,6 +96,7 @@ class Lookup:
         ends: before which place of `having` those that a feature brings end, (E,) int64.
         counts: how many they are, (E,) int64.
         num_cut: how many features of each text more than `MOST_COMPARED` earlier ones have, (R,) int64.
+        last_keys, num_behind: where each text's rarest features end, and how many are behind them, (R,) int64.
     """
 
     sizes: np.ndarray
@@ -98,6 +105,8 @@ class Lookup:
     ends: np.ndarray
     counts: np.ndarray
     num_cut: np.ndarray
+    last_keys: np.ndarray
+    num_behind: np.ndarray
 
     @classmethod
     def of(cls, features: Features) -> Lookup:
@@ -109,7 +118,10 @@ class Lookup:
         counts = ends - np.flatnonzero(begins)[np.cumsum(begins) - 1][ends]
         is_cut = counts > MOST_COMPARED
         num_cut = np.bincount(texts_E[is_cut], minlength=len(features.sizes))
-        found = cls(features.sizes, texts_E, texts_E[by_key], ends, counts, num_cut)
+        num_rarest = features.num_rarest
+        last_keys = features.keys[features.starts + num_rarest - 1]
+        num_behind = features.sizes - num_rarest
+        found = cls(features.sizes, texts_E, texts_E[by_key], ends, counts, num_cut, last_keys, num_behind)
         # Where the other features find every near-duplicate, these bring no text.
         counts[is_cut] = np.where(found.is_capped[texts_E[is_cut]], MOST_COMPARED, 0)
         return found
@@ -130,14 +142,22 @@ class Lookup:
             together += self.having[ranges(self.ends[some] - self.counts[some], self.counts[some])]
             pairs, num_shared = np.unique(together, return_counts=True)
             seconds, firsts = np.divmod(pairs, num_texts)
-            sizes = np.sort([self.sizes[seconds], self.sizes[firsts]], axis=0)
-            least = np.minimum(_least(sizes[1]), LEAST_SHARED) - self.num_cut[seconds]
-            near = np.flatnonzero((sizes[0] >= NEAR * sizes[1]) & (num_shared >= least))
+            near = np.flatnonzero(num_shared >= self._least_shared(firsts, seconds))
             near = near[np.lexsort((-num_shared[near], seconds[near]))]
             of_seconds = zip(seconds[near].tolist(), firsts[near].tolist(), strict=True)
             for second, found in groupby(of_seconds, key=itemgetter(0)):
                 earlier = [first for _, first in found]
                 yield second, sorted(earlier[:MOST_COMPARED]), len(earlier) <= MOST_COMPARED
+
+    def _least_shared(self, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """How many of their rarest features pairs of texts share at least if they are near-duplicates.
+
+        Where the rarest features of one text end before those of the other, what is shared is among the rarest of both
+        or behind those of the one (Xiao et al., Efficient Similarity Joins for Near Duplicate Detection, 2008).
+        """
+        end_first = np.where(self.last_keys[firsts] < self.last_keys[seconds], firsts, seconds)
+        least = np.ceil(NEAR / (1 + NEAR) * (self.sizes[firsts] + self.sizes[seconds]) - _ROUNDING)
+        return least - self.num_behind[end_first] - self.num_cut[seconds]
 
     def _batches(self) -> Iterator[slice]:
         """Features of whole texts that bring `_AT_ONCE` texts together at most, or of one text."""
@@ -171,4 +191,4 @@ def _put_rarity(keys: np.ndarray) -> None:
 
 def _least(sizes: np.ndarray) -> np.ndarray:
     """How many features a text of that size shares with a near-duplicate at least."""
-    return np.ceil(NEAR * sizes - 1e-9).astype(np.int64)  # 0.7 * 30 is 21
+    return np.ceil(NEAR * sizes - _ROUNDING).astype(np.int64)

@@ -106,7 +106,7 @@ def test_of_very_many_look_alikes_some_are_compared(monkeypatch: pytest.MonkeyPa
 
 
 @settings(deadline=None)  # the first text imports pyarrow
-@given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=7).map(" ".join), max_size=9))
+@given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=7).map(" ".join), max_size=9, unique=True))
 # One of the features that the first and the last share comes too often; the others find them.
 @example(["a c d d d", "l l m n", "a c n m k e", "a i d b k k", "j j a j m n j l", "f a e", "a c d d x"])
 # Every feature comes too often: nothing is found.
