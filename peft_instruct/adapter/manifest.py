@@ -22,7 +22,8 @@ from peft_instruct.adapter.storage import (
     write_last,
 )
 from peft_instruct.data.templates import GOLDEN_EXAMPLES, Template
-from peft_instruct.data.tokens import prompt_ids, text_ids
+from peft_instruct.data.tokens import prompt_ids
+from peft_instruct.data.units import text_ids
 from peft_instruct.environment import seen_from
 from peft_instruct.errors import AdapterError
 from peft_instruct.model.base import Base

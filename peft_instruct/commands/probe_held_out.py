@@ -11,7 +11,8 @@ from transformers import DynamicCache
 
 from peft_instruct.bench.prediction import CompletionTimes
 from peft_instruct.commands.held_out import HeldOut
-from peft_instruct.data.tokens import text_ids, tokenize
+from peft_instruct.data.tokens import tokenize
+from peft_instruct.data.units import text_ids
 from peft_instruct.evaluation.scores import evenly
 from peft_instruct.inference.batches import batches
 from peft_instruct.inference.choice import NextToken

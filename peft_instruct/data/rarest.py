@@ -142,7 +142,9 @@ class Lookup:
             together += self.having[ranges(self.ends[some] - self.counts[some], self.counts[some])]
             pairs, num_shared = np.unique(together, return_counts=True)
             seconds, firsts = np.divmod(pairs, num_texts)
-            near = np.flatnonzero(num_shared >= self._least_shared(firsts, seconds))
+            smaller, larger = np.sort([self.sizes[seconds], self.sizes[firsts]], axis=0)
+            are_near = (smaller >= NEAR * larger) & (num_shared >= self._least_shared(firsts, seconds))
+            near = np.flatnonzero(are_near)
             near = near[np.lexsort((-num_shared[near], seconds[near]))]
             of_seconds = zip(seconds[near].tolist(), firsts[near].tolist(), strict=True)
             for second, found in groupby(of_seconds, key=itemgetter(0)):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
 
 import numpy as np
 
@@ -22,56 +23,67 @@ from peft_instruct.data.limits import Encoded, fit
 from peft_instruct.data.packing import pack
 from peft_instruct.data.table import TokenTable, ranges
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
+from peft_instruct.data.units import Tokenizer, Units, is_cut_before_spaces, own_ids, whole_ids, word_ids
 from peft_instruct.data.words import Words
 from peft_instruct.recipe.data_section import DataSection
 
-Flat = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
-"""Ids of many texts one behind the other, and how many each has."""
-Tokenizer = Any  # transformers.PreTrainedTokenizerBase; named here so that this room needs no transformers
-
 ROWS_AT_ONCE = 4096
 """Rows of one batched call: the tokenizer keeps the texts and places of all tokens of a call, many times their ids."""
-WORDS_AT_ONCE = 512
-"""Words that one thread of the tokenizer takes."""
 MOST_KNOWN = 1 << 20
 """Words whose ids are kept from one batched call to the next: about 200 MB."""
 
 
-def text_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts in one batched call, nothing added, special tokens in the text read as text."""
-    if not texts:
-        return []
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    return list(encoded["input_ids"])
-
-
 def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> list[list[int]]:
     """Ids of prompts, with the beginning-of-text token where the tokenizer itself puts one."""
-    encoder = _Encoder(tokenizer)
-    for prompt in prompts:
-        encoder.add_prompt(prompt)
-        encoder.end()
-    ids, _, ends = encoder.take()
+    with ThreadPoolExecutor(1) as tokenizing:
+        encoder = _Encoder(tokenizer, tokenizing)
+        for prompt in prompts:
+            encoder.add_prompt(prompt)
+            encoder.end()
+        ids, _, ends = encoder.take().ids()
     return [ids[start:end].tolist() for start, end in pairwise(ends)]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Prompts and completions that may still be with the tokenizer.
+
+    Attributes:
+        numbers: of their units, one behind the other, (W,) int32.
+        num_units: how many there were, then, of which ids are needed.
+        part_ends: where each part's units end, from 0 on, (A + 1,) int64.
+        learned: whether a part is learned, (A,) bool.
+        ends: where the parts of each prompt and of each completion end, from 0 on, int64.
+    """
+
+    units: Units
+    numbers: np.ndarray
+    num_units: int
+    part_ends: np.ndarray
+    learned: np.ndarray
+    ends: np.ndarray
+
+    def ids(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, (N,) int32, whether each is learned, (N,) bool, and the ends of prompts and completions, int64."""
+        unit_ids, unit_ends = self.units.ids(self.num_units)
+        lengths = np.diff(unit_ends)[self.numbers]
+        ids = unit_ids[ranges(unit_ends[self.numbers], lengths)]
+        part_ends = np.append(0, np.cumsum(lengths))[self.part_ends]
+        return ids, np.repeat(self.learned, np.diff(part_ends)), part_ends[self.ends]
 
 
 class _Encoder:
     """Takes prompts and completions and gives their ids: what comes in many of them is tokenised once."""
 
-    # A parts added since the last `take`, W words of them, N their tokens
+    # A parts added since the last `take`, W units of them
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, tokenizing: Executor) -> None:
         self.tokenizer = tokenizer
         self._start = start_ids(tokenizer)
         self._by_words = is_cut_before_spaces(tokenizer)
         self._named: re.Pattern[str] | None = None
-        self._forget()
+        self._tokenizing = tokenizing
+        self._units = Units(tokenizer, tokenizing)
         self._begin()
 
     def add_prompt(self, prompt: str) -> None:
@@ -93,46 +105,30 @@ class _Encoder:
         """The prompt, or the completion, is whole."""
         self._ends.append(len(self._texts))
 
-    def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all that was added since the last time: ids, (N,) int32, whether each is learned, (N,) bool, and the ends.
-
-        The ends begin with 0, int64.
-        """
+    def take(self) -> _Taken:
+        """All that was added since the last time, cut into units; those that are new are being tokenised."""
         words = Words.of(self._texts, cut=self._by_words)
-        numbers_W = self._numbers(words.distinct, _word_ids if self._by_words else _whole_ids)[words.numbers]
+        numbers_W = self._units.numbers(words.distinct, word_ids if self._by_words else whole_ids)[words.numbers]
         parts = np.flatnonzero(np.array(self._ids) >= 0)
-        known = self._numbers([self._ids[part] for part in parts.tolist()], _own_ids)
-        numbers_W = np.insert(numbers_W, words.ends[parts], known)
+        known = self._units.numbers([self._ids[part] for part in parts.tolist()], own_ids)
         counts_A = np.diff(words.ends)
         counts_A[parts] += 1
-        lengths_W = np.diff(self._unit_ends)[numbers_W]
-        ids = self._unit_ids[ranges(self._unit_ends[numbers_W], lengths_W)]
-        part_ends = np.append(0, np.cumsum(lengths_W))[np.append(0, np.cumsum(counts_A))]
-        learned = np.repeat(np.array(memoryview(self._learned), dtype=np.bool_), np.diff(part_ends))
-        ends = part_ends[np.array(self._ends)]
+        taken = _Taken(
+            self._units,
+            np.insert(numbers_W, words.ends[parts], known),
+            len(self._units),
+            np.append(0, np.cumsum(counts_A)),
+            np.array(memoryview(self._learned), dtype=np.bool_),
+            np.array(self._ends),
+        )
         self._begin()
         if not self._by_words or len(self._units) > MOST_KNOWN:  # whole texts do not come again
-            self._forget()
-        return ids, learned, ends
-
-    def _forget(self) -> None:
-        """No unit has ids: no word, and no id that stands for itself."""
-        self._units: dict[str | int, int] = {}
-        self._unit_ids, self._unit_ends = np.empty(0, np.int32), np.zeros(1, np.int64)
+            self._units = Units(self.tokenizer, self._tokenizing)
+        return taken
 
     def _begin(self) -> None:
         self._texts: list[str] = []
         self._ids, self._learned, self._ends = array("i"), bytearray(), array("q", [0])
-
-    def _numbers(self, units: Sequence[Any], ids_of: Callable[[Tokenizer, Sequence[Any]], Flat]) -> np.ndarray:
-        """At which place each unit has its ids, once those that are new have some."""
-        new = [unit for unit in dict.fromkeys(units) if unit not in self._units]
-        if new:
-            ids, counts = ids_of(self.tokenizer, new)
-            self._units.update(zip(new, range(len(self._units), len(self._units) + len(new)), strict=True))
-            self._unit_ids = np.append(self._unit_ids, np.array(ids, np.int32))
-            self._unit_ends = np.append(self._unit_ends, self._unit_ends[-1] + np.cumsum(counts))
-        return np.array([self._units[unit] for unit in units], np.int64)
 
     def _parts(self, prompt: str) -> Iterator[tuple[str | int, bool]]:
         """Texts that are tokenised apart, and ids of special tokens, each with whether it is learned."""
@@ -183,51 +179,6 @@ def special_tokens(tokenizer: Tokenizer) -> set[str]:
     return {name for name in {*added, *tokenizer.all_special_tokens} if name}
 
 
-def is_cut_before_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether the pieces of a text (data/words.py), tokenised apart, have the ids of the whole.
-
-    True of GPT-2's byte-level BPE: its pattern parts a text there whatever stands around, and merges stay within a part
-    (tokenizers, pre_tokenizers/byte_level.rs). Of the words of a data set nine in ten have come before.
-    """
-    from tokenizers import models, pre_tokenizers
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not all(token.special for token in tokenizer.added_tokens_decoder.values()):
-        return False
-    parts, model = backend.pre_tokenizer, backend.model
-    return (
-        isinstance(parts, pre_tokenizers.ByteLevel)
-        and (parts.add_prefix_space, parts.use_regex) == (False, True)
-        and isinstance(model, models.BPE)
-        and not model.dropout
-        and backend.normalizer is None
-    )
-
-
-def _word_ids(tokenizer: Tokenizer, words: Sequence[str]) -> Flat:
-    """As `text_ids`, in half the time for texts that are words."""
-    some = [words[start : start + WORDS_AT_ONCE] for start in range(0, len(words), WORDS_AT_ONCE)]
-    encoded = tokenizer(
-        some,
-        is_split_into_words=True,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    counts = [np.bincount(encoded.word_ids(number), minlength=len(those)) for number, those in enumerate(some)]
-    return np.concatenate([np.array(ids, np.int32) for ids in encoded["input_ids"]]), np.concatenate(counts)
-
-
-def _whole_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Flat:
-    ids = text_ids(tokenizer, texts)
-    return list(chain.from_iterable(ids)), list(map(len, ids))
-
-
-def _own_ids(_: Tokenizer, tokens: Sequence[int]) -> Flat:
-    return tokens, [1] * len(tokens)
-
-
 def start_ids(tokenizer: Tokenizer) -> list[int]:
     """What the tokenizer itself puts before a text: its beginning-of-text token, or nothing."""
     added = tokenizer("", add_special_tokens=True)["input_ids"]
@@ -258,9 +209,27 @@ def tokenize(
 
 def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
     """The ids of rows of any length, which is what takes the time."""
-    encoder, stop = _Encoder(tokenizer), tokenizer.eos_token_id
     ids, learned = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
     offsets, completions = [np.zeros(1, np.int64)], [np.empty(0, np.int64)]
+    with ThreadPoolExecutor(1) as tokenizing:
+        some = _cut(rows, _Encoder(tokenizer, tokenizing))
+        # While some rows are tokenised, the next are cut.
+        for taken, _ in pairwise(chain(some, [None])):
+            some_ids, some_learned, ends = taken.ids()
+            ends += offsets[-1][-1]
+            ids.append(some_ids)
+            learned.append(some_learned)
+            completions.append(ends[1::2])
+            offsets.append(ends[2::2])
+    table = TokenTable(
+        np.concatenate(ids), np.concatenate(learned), np.concatenate(offsets), [row.origin for row in rows]
+    )
+    return Encoded(table, np.concatenate(completions), len(start_ids(tokenizer)))
+
+
+def _cut(rows: Sequence[PromptCompletion], encoder: _Encoder) -> Iterator[_Taken]:
+    """Prompts and completions in turn, some rows at a time."""
+    stop = encoder.tokenizer.eos_token_id
     for start in range(0, len(rows), ROWS_AT_ONCE):
         for row in rows[start : start + ROWS_AT_ONCE]:
             encoder.add_prompt(row.prompt)
@@ -268,16 +237,7 @@ def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
             encoder.add(row.completion, True)
             encoder.add(stop, True)
             encoder.end()
-        some_ids, some_learned, ends = encoder.take()
-        ends += offsets[-1][-1]
-        ids.append(some_ids)
-        learned.append(some_learned)
-        completions.append(ends[1::2])
-        offsets.append(ends[2::2])
-    table = TokenTable(
-        np.concatenate(ids), np.concatenate(learned), np.concatenate(offsets), [row.origin for row in rows]
-    )
-    return Encoded(table, np.concatenate(completions), len(start_ids(tokenizer)))
+        yield encoder.take()
 
 
 def model_rows(

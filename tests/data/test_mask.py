@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tiny import END_OF_TEXT, write_tiny_tokenizer
 
 from peft_instruct.data.templates import NAMED_TEMPLATES, template_of
-from peft_instruct.data.tokens import prompt_ids, special_tokens, text_ids, tokenize
+from peft_instruct.data.tokens import prompt_ids, special_tokens, tokenize
 from peft_instruct.data.types import IGNORED_LABEL, Example, Exchange, PromptCompletion, Tokens
+from peft_instruct.data.units import text_ids
 from peft_instruct.recipe.data_section import CustomTemplate
 from peft_instruct.recipe.shipped import PACKAGE
 

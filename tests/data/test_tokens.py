@@ -15,8 +15,9 @@ from tiny import END_OF_TEXT, VOCABULARY, tiny_rows, write_tiny_tokenizer
 from peft_instruct.data import tokens as tokens_module
 from peft_instruct.data.packing import pack
 from peft_instruct.data.templates import ALPACA, PLAIN
-from peft_instruct.data.tokens import is_cut_before_spaces, prompt_ids, text_ids, tokenize
+from peft_instruct.data.tokens import prompt_ids, tokenize
 from peft_instruct.data.types import IGNORED_LABEL, Prompt, PromptCompletion, Span, Tokens
+from peft_instruct.data.units import Units, is_cut_before_spaces, text_ids
 from peft_instruct.errors import DatasetError
 
 MORE_THAN_ENOUGH = 10_000
@@ -85,16 +86,16 @@ def test_words_are_forgotten_before_they_are_too_many(tokenizer: Any, monkeypatc
     assert is_cut_before_spaces(tokenizer)
     whole, _ = tokenize(rows, tokenizer, max_length=MORE_THAN_ENOUGH)
     held = []
-    numbers = tokens_module._Encoder._numbers
+    numbers = Units.numbers
 
-    def watched(encoder: Any, *arguments: Any) -> Any:
-        found = numbers(encoder, *arguments)
-        held.append(len(encoder._units))
+    def watched(units: Any, *arguments: Any) -> Any:
+        found = numbers(units, *arguments)
+        held.append(len(units))
         return found
 
     monkeypatch.setattr(tokens_module, "ROWS_AT_ONCE", 5)
     monkeypatch.setattr(tokens_module, "MOST_KNOWN", 20)
-    monkeypatch.setattr(tokens_module._Encoder, "_numbers", watched)
+    monkeypatch.setattr(Units, "numbers", watched)
     parts, _ = tokenize(rows, tokenizer, max_length=MORE_THAN_ENOUGH)
     assert list(parts) == list(whole)
     # Each batch brings 10 words of its own and 4 units that all have.

@@ -13,8 +13,9 @@ from rigged import chain_model, chain_of
 from tiny import tiny_rows
 
 from peft_instruct.data.templates import ALPACA
-from peft_instruct.data.tokens import prompt_ids, text_ids
+from peft_instruct.data.tokens import prompt_ids
 from peft_instruct.data.types import Example, PromptCompletion
+from peft_instruct.data.units import text_ids
 from peft_instruct.errors import DatasetError, ModelError
 from peft_instruct.evaluation.scores import Scores, evaluate_rows, evenly, is_exact_match
 from peft_instruct.inference.complete import complete
