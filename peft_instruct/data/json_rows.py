@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from json import encoder
 from typing import Any
 
-from peft_instruct.data.types import Row
+from peft_instruct.data.types import Row, Span
 
+json_text = encoder.encode_basestring
+"""A text as `json.dumps(text, ensure_ascii=False)` writes it, which makes an encoder for every call."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -121,3 +124,7 @@ def _told(text: str, error: json.JSONDecodeError) -> str:
     if error.pos >= len(text):
         return "the record is not closed: the text ends here"
     return error.msg[0].lower() + error.msg[1:]
+
+
+def json_span(span: Span) -> str:
+    return f"[{json_text(span.kind)}, {json_text(span.text)}]"

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from peft_instruct.data.formats import Format, detect_format
+from peft_instruct.data.json_rows import json_span, json_text
 from peft_instruct.data.reader import RowReader
 from peft_instruct.data.sources import files_of, read_rows
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.templates import AS_IS, Template, template_of
-from peft_instruct.data.types import Prompt, PromptCompletion
+from peft_instruct.data.types import Prompt, PromptCompletion, Span
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.data_section import DataSection, Source
 
@@ -192,15 +193,15 @@ def _share(count: int, fraction: float) -> int:
 def _fingerprint(splits: Sequence[Sequence[PromptCompletion]], template: Template) -> str:
     named = {"name": template.name, "with_input": template.with_input, "without_input": template.without_input}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
-    encode = json.JSONEncoder(ensure_ascii=False).encode
     for rows in splits:
         digest.update(b"\x00split\x00")
         for row in rows:
-            digest.update(encode([row.prompt, row.completion, *_answers(row.prompt)]).encode())
+            answers = "".join(f", {json_span(span)}" for span in _answers(row.prompt))
+            digest.update(f"[{json_text(row.prompt)}, {json_text(row.completion)}{answers}]".encode())
     return digest.hexdigest()
 
 
-def _answers(prompt: str) -> list[list[str]]:
+def _answers(prompt: str) -> Sequence[Span]:
     """Where a conversation's earlier answers stand in its prompt, which the text alone does not tell."""
     spans = prompt.spans if isinstance(prompt, Prompt) else ()
-    return [[span.kind, span.text] for span in spans] if any("answer" in span.kind for span in spans) else []
+    return spans if any("answer" in span.kind for span in spans) else ()

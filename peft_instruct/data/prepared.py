@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 
 from peft_instruct.data.cache import Cache, Entry, sha256_of
+from peft_instruct.data.json_rows import json_span, json_text
 from peft_instruct.data.prepare import InstructionData, read_instruction_data
 from peft_instruct.data.sources import files_of, is_hub_id, local_file
 from peft_instruct.data.table import TokenTable
@@ -185,10 +186,11 @@ def _data_of(entry: Entry) -> InstructionData:
 
 
 def _line(row: PromptCompletion) -> str:
-    values = [getattr(row, each.name) for each in fields(row)]
-    if isinstance(row.prompt, Prompt):
-        values[0] = [[span.kind, span.text] for span in row.prompt.spans]
-    return _ENCODE(values)
+    """The fields of a row, in their order, as JSON; a prompt of spans as these."""
+    prompt = row.prompt
+    written = f"[{', '.join(map(json_span, prompt.spans))}]" if isinstance(prompt, Prompt) else json_text(prompt)
+    texts = ", ".join(map(json_text, (row.completion, row.origin, row.asked)))
+    return f"[{written}, {texts}, [{', '.join(map(json_text, row.accepted))}], {json_text(row.group)}]"
 
 
 def _table_of(entry: Entry) -> TokenTable:
@@ -241,6 +243,3 @@ def _version(name: str) -> str:
 
 def _hash(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode

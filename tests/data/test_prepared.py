@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,9 +16,11 @@ from tiny import tiny_rows
 
 from peft_instruct.data import prepared
 from peft_instruct.data.cache import Cache, Entry
-from peft_instruct.data.prepare import read_instruction_data
+from peft_instruct.data.prepare import _fingerprint, read_instruction_data
 from peft_instruct.data.prepared import Preparation
+from peft_instruct.data.templates import AS_IS
 from peft_instruct.data.tokens import model_rows
+from peft_instruct.data.types import Prompt, PromptCompletion, Span
 from peft_instruct.model.tokenizer import load_tokenizer
 from peft_instruct.recipe.data_section import DataSection
 
@@ -69,6 +72,26 @@ def test_what_comes_out_of_the_cache_is_what_would_be_prepared(rows_file: Path, 
         assert list(tokens) == list(expected_tokens)
         assert report == expected_report
         assert report.truncated
+
+
+def test_rows_are_written_as_json_writes_them() -> None:
+    odd = 'quote " back \\ slash / tab \t null \x00 \x7f é 漢 🙂 \u2028'
+    answered = Prompt([Span("template", "Q: "), Span("data", odd), Span("answer", ""), Span("token", "sep")])
+    asking = Prompt([Span("template", "Q: "), Span("data", odd)])
+    rows = [
+        PromptCompletion(answered, odd, "a.jsonl:1", odd, (odd, "b"), odd),
+        PromptCompletion(asking, "x", "a.jsonl:2"),
+        PromptCompletion(odd, "", "a.jsonl:3", "", ("c",)),
+    ]
+    template = {"name": AS_IS.name, "with_input": AS_IS.with_input, "without_input": AS_IS.without_input}
+    digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode() + b"\x00split\x00")
+    for row in rows:
+        spans = [[span.kind, span.text] for span in getattr(row.prompt, "spans", ())]
+        fields = [spans or row.prompt, row.completion, row.origin, row.asked, list(row.accepted), row.group]
+        assert prepared._line(row) == json.dumps(fields, ensure_ascii=False)
+        told = [row.prompt, row.completion, *(spans if row is rows[0] else [])]
+        digest.update(json.dumps(told, ensure_ascii=False).encode())
+    assert _fingerprint([rows], AS_IS) == digest.hexdigest()
 
 
 def test_a_change_of_anything_that_decides_prepares_again(
