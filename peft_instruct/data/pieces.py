@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from peft_instruct.data.tokens import Tokenizer
 from peft_instruct.data.types import IGNORED_LABEL, Tokens
+from peft_instruct.data.units import Tokenizer
 
 PieceKind = Literal["prompt", "learned", "stop"]
 

@@ -26,8 +26,9 @@ from peft_instruct.data.sources import files_of, is_hub_id, local_file
 from peft_instruct.data.table import TokenTable
 from peft_instruct.data.template import Template
 from peft_instruct.data.templates import template_of
-from peft_instruct.data.tokens import Tokenizer, model_rows
+from peft_instruct.data.tokens import model_rows
 from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
+from peft_instruct.data.units import Tokenizer
 from peft_instruct.recipe.data_section import DataSection, Source
 
 Say = Callable[[str], None]

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -212,9 +212,7 @@ def encode(rows: Sequence[PromptCompletion], tokenizer: Tokenizer) -> Encoded:
     ids, learned = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
     offsets, completions = [np.zeros(1, np.int64)], [np.empty(0, np.int64)]
     with ThreadPoolExecutor(1) as tokenizing:
-        some = _cut(rows, _Encoder(tokenizer, tokenizing))
-        # While some rows are tokenised, the next are cut.
-        for taken, _ in pairwise(chain(some, [None])):
+        for taken in _one_behind(_cut(rows, _Encoder(tokenizer, tokenizing))):
             some_ids, some_learned, ends = taken.ids()
             ends += offsets[-1][-1]
             ids.append(some_ids)
@@ -238,6 +236,15 @@ def _cut(rows: Sequence[PromptCompletion], encoder: _Encoder) -> Iterator[_Taken
             encoder.add(stop, True)
             encoder.end()
         yield encoder.take()
+
+
+def _one_behind(some: Iterator[_Taken]) -> Iterator[_Taken]:
+    """Each when the next is cut: it has been tokenised meanwhile."""
+    held = list(islice(some, 1))
+    for taken in some:
+        yield held.pop()
+        held.append(taken)
+    yield from held
 
 
 def model_rows(

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from peft_instruct.data.tokens import Tokenizer, tokenize
+from peft_instruct.data.tokens import tokenize
 from peft_instruct.data.types import PromptCompletion
+from peft_instruct.data.units import Tokenizer
 from peft_instruct.errors import ModelError
 from peft_instruct.model.scoring import score
 

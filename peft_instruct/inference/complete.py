@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList
 
-from peft_instruct.data.tokens import Tokenizer
+from peft_instruct.data.units import Tokenizer
 from peft_instruct.errors import ModelError
 from peft_instruct.inference.batches import batches, roomy_cache
 from peft_instruct.inference.choice import NextToken, row_generator

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_instruct.data.tokens import Tokenizer, keep_end, prompt_ids, start_ids
+from peft_instruct.data.tokens import keep_end, prompt_ids, start_ids
+from peft_instruct.data.units import Tokenizer
 
 LARGEST_ROOM_FRACTION = 4
 """A prompt is cut for at most positions / 4 new tokens; a shorter prompt leaves more, and then gets more."""

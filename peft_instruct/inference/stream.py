@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from peft_instruct.data.tokens import Tokenizer
+from peft_instruct.data.units import Tokenizer
 from peft_instruct.inference.complete import Generation, Model, as_generation, decoded, new_ids, new_seed, next_token
 from peft_instruct.inference.prompts import fit_prompts
 from peft_instruct.model.base import answering
