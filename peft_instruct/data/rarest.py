@@ -184,11 +184,11 @@ def _put_rarity(keys: np.ndarray) -> None:
 
     counts = np.zeros(1 << num_bits, np.int64)
     for part in parts:
-        counts += np.bincount(hashes(part), minlength=len(counts))
-    steps = (_COUNT_STEPS * np.log2(np.maximum(counts, 1))).astype(np.int64)
+        np.add.at(counts, hashes(part), 1)
+    steps = (_COUNT_STEPS * np.log2(np.maximum(np.arange(counts.max(initial=0) + 1), 1))).astype(np.int64)
     steps = np.minimum(steps, _MOST_STEPS) << _COUNT_PLACE
     for part in parts:
-        part |= steps[hashes(part)]
+        part |= steps[counts[hashes(part)]]
 
 
 def _least(sizes: np.ndarray) -> np.ndarray:
