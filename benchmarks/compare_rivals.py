@@ -6,7 +6,7 @@
 `--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
 Alpaca-format file. The starter: `--model "The starter" --base peft_instruct/starter/base --data starter:train
 --max-length 192 --steps 200 --case cpu_starter`; a processor that emulates bf16: `ONEDNN_MAX_CPU_ISA=AVX2` before the
-command, `--case cpu_avx2`.
+command, `--case cpu_avx2 --fp32`. Without `--fp32` a step of TRL as documented, which turns bf16 on, takes minutes.
 
 Each rival lives in a virtual environment of its own under `--work`, made where it is not there; each measurement is a
 process of its own: an epoch over the same rows, in the order that the program makes of them. A ratio is the median over
@@ -117,6 +117,7 @@ def compare(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "method": method, "batch_size": BATCH_SIZE, "max_length": options.max_length, "num_warmup": options.warmup,
             "num_steps": options.warmup + options.steps, "device": options.device,
             "learning_rate": 2e-4 if method == "lora" else 5e-5, "most_seconds": options.most_seconds,
+            "bf16": not options.fp32,
         }  # fmt: skip
         for number in range(options.rounds):
             # Turned by one each round, so that no program always follows the same one.
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--methods", nargs="+", default=["lora", "full"])
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
+    parser.add_argument("--fp32", action="store_true", help="TRL in fp32; ours chooses by itself")
     parser.add_argument("--append", action="store_true", help="to the rounds of the result file, of the same settings")
     parser.add_argument("--render", action="store_true", help="write the README's tables from the result files")
     options = parser.parse_args()

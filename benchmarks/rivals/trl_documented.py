@@ -20,6 +20,7 @@ trainer = SFTTrainer(
         logging_steps=1,
         save_strategy="no",
         report_to="none",
+        bf16=asked["bf16"],
         use_cpu=asked["device"] == "cpu",
     ),
     train_dataset=Dataset.from_list(rows(asked)),
@@ -32,4 +33,5 @@ trainer = SFTTrainer(
 )
 trainer.data_collator = clock.counting(trainer.data_collator)
 trainer.train()
-answer(clock.record("SFTConfig's defaults: bf16 autocast, gradient checkpointing, shuffled rows"))
+precision = "bf16 autocast" if asked["bf16"] else "bf16 switched off"
+answer(clock.record(f"SFTConfig's defaults: {precision}, gradient checkpointing, shuffled rows"))

@@ -13,7 +13,11 @@ asked = request()
 clock = Clock(asked["num_warmup"])
 is_lora = asked["method"] == "lora"
 model = AutoModelForCausalLM.from_pretrained(
-    asked["base"], dtype=torch.bfloat16 if is_lora else torch.float32, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
+    asked["base"],
+    dtype=torch.bfloat16 if is_lora and asked["bf16"] else torch.float32,
+    attn_pdrop=0.0,
+    embd_pdrop=0.0,
+    resid_pdrop=0.0,
 )
 trainer = SFTTrainer(
     model=model,
@@ -25,7 +29,7 @@ trainer = SFTTrainer(
         learning_rate=asked["learning_rate"],
         gradient_checkpointing=False,
         train_sampling_strategy="group_by_length",
-        bf16=True,
+        bf16=asked["bf16"],
         logging_steps=1,
         save_strategy="no",
         report_to="none",
@@ -41,5 +45,5 @@ trainer = SFTTrainer(
 )
 trainer.data_collator = clock.counting(trainer.data_collator)
 trainer.train()
-base = "base in bf16" if is_lora else "fp32 weights, bf16 autocast"
+base = "fp32" if not asked["bf16"] else "base in bf16" if is_lora else "fp32 weights, bf16 autocast"
 answer(clock.record(f"no gradient checkpointing, group_by_length, {base}, dropout 0"))
