@@ -2,75 +2,51 @@
 
     [what all rows begin with][rest of row 1][rest of row 2]…[filler]
 
-Only attention looks from one token to another; there each row stands behind the keys and values of the common
-beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691 and 2402.05099). Every
-other part of a model takes the tokens as they come.
+Only attention looks from one token to another; there some rows at a time stand side by side, each behind the keys and
+values of the common beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691
+and 2402.05099). Every other part of a model takes the tokens as they come.
 """
 
-# B rows, T tokens of the longest row's own part, P tokens shared, N tokens in all; of one part: W places, Q queries at
-# a time, S keys that they may see
+# B rows, T tokens of the longest one's own part, P tokens shared, N tokens in all; of a group: R rows, W places of each
+# row, M tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 MULTIPLE = 32
 """oneDNN compiles, and keeps, a kernel for every number of rows of a product."""
+MOST_SCORES = 1 << 16
+"""Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
 QUERIES = 128
-"""Taken at a time: their weights stay in the processor's cache, and most of what is masked is not computed."""
+"""Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Queries of a part that are taken at a time.
+class Group:
+    """Rows' own tokens, or those that all rows share, that attention sees side by side.
 
     Attributes:
-        queries: their places in the sequence, filled up to a multiple.
-        num_own: the first of them that are the part's; what follows is the next part's, and is thrown away.
-        num_keys: S, what is shared included.
-        allowed: where their mask stands in that of the widest part.
+        num_rows, width: R and W.
+        num_before: shared tokens that each row sees besides itself.
+        own: their tokens in the sequence; M of them.
+        token: of each place, (R W,); of one that is beyond its row's end, any.
+        place: of each own token, (M,).
     """
 
-    queries: slice
-    num_own: int
-    num_keys: int
-    allowed: tuple[slice, slice]
-
-    @property
-    def own(self) -> slice:
-        return slice(self.queries.start, self.queries.start + self.num_own)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A row's own tokens, or those that all rows share: one after another in the sequence.
-
-    Attributes:
-        num_before: shared tokens that it sees besides itself.
-    """
-
-    start: int
-    length: int
+    num_rows: int
+    width: int
     num_before: int
+    own: slice
+    token: torch.Tensor
+    place: torch.Tensor
 
-    @property
-    def width(self) -> int:
-        """W: its length, filled up."""
-        return _filled(self.length)
-
-    def blocks(self, num_shared: int) -> Iterator[Block]:
-        for first in range(0, self.width, QUERIES):
-            end = min(first + QUERIES, self.width)
-            num_keys, from_key = self.num_before + end, num_shared - self.num_before
-            yield Block(
-                slice(self.start + first, self.start + end),
-                min(end, self.length) - first,
-                num_keys,
-                (slice(first, end), slice(from_key, from_key + num_keys)),
-            )
+    def blocks(self) -> list[tuple[int, int]]:
+        """Queries of each row that are taken at a time, from and to."""
+        return [(first, min(first + QUERIES, self.width)) for first in range(0, self.width, QUERIES)]
 
 
 @dataclass(frozen=True)
@@ -80,56 +56,78 @@ class JoinedRows:
     Attributes:
         num_shared: P.
         ids, positions: what the model is given, (1, N).
-        shape: of the batch as it was, without what is shared: (B, T).
-        rows: the own part of each.
+        token: at each place of the batch as it was, (B, P + T); of padding any.
+        groups: all tokens but the filler, in the order of the sequence.
         num_calls: of their attention, so that a model which does not pass this on is found out.
     """
 
     num_shared: int
     ids: torch.Tensor
     positions: torch.Tensor
-    shape: tuple[int, int]
-    rows: tuple[Part, ...]
+    token: torch.Tensor
+    groups: tuple[Group, ...]
     num_calls: list[int] = field(default_factory=lambda: [0])
     _biases: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part(0, self.num_shared, 0), *self.rows) if self.num_shared else self.rows
+    def shape(self) -> tuple[int, int]:
+        """(B, T)."""
+        return len(self.token), self.token.shape[1] - self.num_shared
 
-    def token_of(self) -> torch.Tensor:
-        """The token at each place of the batch as it was, (B, P + T); of padding any."""
-        arange_T = torch.arange(self.num_shared + self.shape[1], device=self.ids.device)
-        from_start_B1 = torch.tensor([[row.start - self.num_shared] for row in self.rows], device=self.ids.device)
-        own_BT = (from_start_B1 + arange_T).clamp_max(self.ids.shape[1] - 1)
-        return torch.where(arange_T < self.num_shared, arange_T, own_BT)
-
-    def bias(self, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to the scores of the widest part, (W, P + W): the lowest number where masked."""
+    def bias(self, group: Group, first: int, end: int, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to the scores of a block, (Q, S): the lowest number where masked."""
         if dtype not in self._biases:
-            widest = max(part.width for part in self.parts)
-            lowest_WS = self.ids.new_full((widest, self.num_shared + widest), torch.finfo(dtype).min, dtype=dtype)
-            self._biases[dtype] = lowest_WS.triu_(self.num_shared + 1)
-        return self._biases[dtype]
+            widest = max(each.width for each in self.groups)
+            lowest = self.ids.new_full((widest, self.num_shared + widest), torch.finfo(dtype).min, dtype=dtype)
+            self._biases[dtype] = lowest.triu_(self.num_shared + 1)
+        return self._biases[dtype][first:end, self.num_shared - group.num_before : self.num_shared + end]
 
 
 def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, num_shared: int) -> JoinedRows:
-    """Lay out a batch that is padded on the right, of which all rows begin with the same `num_shared` tokens."""
-    own_BT = mask_BT[:, num_shared:].bool()
-    rows, end = [], num_shared
-    for length in own_BT.sum(1).tolist():
-        rows.append(Part(end, length, num_shared))
-        end += length
-    # Every part can be taken by its width.
-    last = max(_filled(num_shared), *(row.start + row.width for row in rows))
-    filler = ids_BT.new_zeros(_filled(last) - end)
-    positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
+    """Lay out a batch that is padded on the right, of which all rows begin with the same `num_shared` tokens.
+
+    The longest row comes first, so that those of a group are of like length.
+    """
+    device = ids_BT.device
+    lengths_B = mask_BT[:, num_shared:].sum(1)
+    order_B = lengths_B.argsort(descending=True, stable=True)
+    lengths = lengths_B[order_B].tolist()
+    end = num_shared + sum(lengths)
+    filler = ids_BT.new_zeros(_filled(end) - end)
+    own_BT = mask_BT[order_B, num_shared:].bool()
+    positions_BT = torch.arange(ids_BT.shape[1], device=device).expand(ids_BT.shape)
 
     def joined(values_BT: torch.Tensor) -> torch.Tensor:
-        return torch.cat([values_BT[0, :num_shared], values_BT[:, num_shared:][own_BT], filler])[None]
+        return torch.cat([values_BT[0, :num_shared], values_BT[order_B, num_shared:][own_BT], filler])[None]
 
-    shape = len(own_BT), own_BT.shape[1]
-    return JoinedRows(num_shared, joined(ids_BT), joined(positions_BT), shape, tuple(rows))
+    starts_B = torch.empty_like(lengths_B)
+    starts_B[order_B] = num_shared + lengths_B[order_B].cumsum(0) - lengths_B[order_B]
+    own_token_BT = starts_B[:, None] + torch.arange(ids_BT.shape[1] - num_shared, device=device)
+    shared_P = torch.arange(num_shared, device=device)
+    token_BT = torch.cat([shared_P.expand(len(ids_BT), -1), own_token_BT.clamp_max(end - 1)], dim=1)
+    shared = [_group(0, [num_shared], 0, device)] if num_shared else []
+    groups = (*shared, *_groups(lengths, num_shared, device))
+    return JoinedRows(num_shared, joined(ids_BT), joined(positions_BT), token_BT, groups)
+
+
+def _groups(lengths: Sequence[int], num_shared: int, device: torch.device) -> Iterator[Group]:
+    """Rows of those lengths, the longest first, one behind the other."""
+    first, start = 0, num_shared
+    while first < len(lengths):
+        width = _filled(lengths[first])
+        some = lengths[first : first + max(1, MOST_SCORES // (width * (num_shared + width)))]
+        yield _group(start, some, num_shared, device)
+        first, start = first + len(some), start + sum(some)
+
+
+def _group(start: int, lengths: Sequence[int], num_before: int, device: torch.device) -> Group:
+    lengths_R = torch.tensor(lengths, device=device)
+    width, end = _filled(lengths[0]), start + sum(lengths)
+    places_W = torch.arange(width, device=device)
+    starts_R = start + lengths_R.cumsum(0) - lengths_R
+    token_RW = (starts_R[:, None] + places_W).clamp_max(end - 1)
+    place_M = (places_W < lengths_R[:, None]).flatten().nonzero()[:, 0]
+    return Group(len(lengths), width, num_before, slice(start, end), token_RW.flatten(), place_M)
 
 
 def _filled(length: int) -> int:

@@ -1,21 +1,20 @@
-"""Attention of joined rows: plain products, row by row, whose weights stay in the processor's cache.
+"""Attention of joined rows: plain products, few rows at a time, whose weights stay in the processor's cache.
 
 torch 2.13's fused CPU attention, which works on tiles of 32 queries, takes 1.4 to 2.1 times as long in bf16, forward
 and backward; in fp32 0.7 times for rows of 64 tokens, which it then has to be given side by side, and 1.5 times for 384
 (benchmarks/results/attention_lengths.json).
 """
 
-# N tokens in all, H heads, D width of a head, P tokens shared; of one part: W places, Q queries at a time, S keys that
-# they may see
+# N tokens in all, H heads, D width of a head, P tokens shared; of a group: R rows, W places of each, Q queries of each
+# at a time, S keys that they may see, G = H R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from peft_instruct.model.joined_rows import Block, JoinedRows, Part
+from peft_instruct.model.joined_rows import Group, JoinedRows
 
 LONGEST_KEPT = 384
 """Keys up to which attention's weights are kept for backward; of more they are computed once more."""
@@ -32,11 +31,11 @@ def attention_of_joined_rows(
     """Causal attention within each row, (N, H, D); the filler's is 0."""
     rows.num_calls[0] += 1
     scale = query_HND.shape[-1] ** -0.5 if scaling is None else scaling
-    output_NHD: torch.Tensor = _RowByRow.apply(query_HND, key_HND, value_HND, rows, dropout, scale)
+    output_NHD: torch.Tensor = _Grouped.apply(query_HND, key_HND, value_HND, rows, dropout, scale)
     return output_NHD
 
 
-class _RowByRow(torch.autograd.Function):
+class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -50,13 +49,18 @@ class _RowByRow(torch.autograd.Function):
         ctx.rows, ctx.scale = rows, scale
         kept: list[torch.Tensor | None] = []
         output_NHD = query_HND.new_zeros(query_HND.transpose(0, 1).shape)
-        for part, key_HWD, value_HWD in _behind_shared(rows.parts, key_HND, value_HND):
-            for block in part.blocks(rows.num_shared):
-                weights_HQS = _weights(query_HND, key_HWD, rows, block, scale)
-                noise_HQS = torch.dropout(torch.ones_like(weights_HQS), dropout, True) if dropout else None
-                kept += [weights_HQS if block.num_keys <= LONGEST_KEPT else None, noise_HQS]
-                mixed_HQD = _noisy(weights_HQS, noise_HQS) @ value_HWD[:, : block.num_keys]
-                output_NHD[block.own] = mixed_HQD[:, : block.num_own].transpose(0, 1)
+        for group in rows.groups:
+            query_GWD = _side_by_side(query_HND, group)
+            key_GSD, value_GSD = _behind_shared(key_HND, group), _behind_shared(value_HND, group)
+            mixed_GWD = torch.empty_like(query_GWD)
+            for first, end in group.blocks():
+                seen = slice(group.num_before + end)
+                bias_QS = rows.bias(group, first, end, query_HND.dtype)
+                weights_GQS = _weights(query_GWD[:, first:end], key_GSD[:, seen], bias_QS, scale)
+                noise_GQS = torch.dropout(torch.ones_like(weights_GQS), dropout, True) if dropout else None
+                kept += [weights_GQS if weights_GQS.shape[2] <= LONGEST_KEPT else None, noise_GQS]
+                mixed_GWD[:, first:end] = _noisy(weights_GQS, noise_GQS) @ value_GSD[:, seen]
+            output_NHD[group.own] = _own(mixed_GWD, group)
         ctx.save_for_backward(query_HND, key_HND, value_HND, *kept)
         return output_NHD
 
@@ -64,63 +68,73 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (query_HND, key_HND, value_HND, *kept), rows = ctx.saved_tensors, ctx.rows
         (H, N, D), P = query_HND.shape, rows.num_shared
-        d_query_HND, d_key_HND, d_value_HND = (query_HND.new_zeros(N, H, D).transpose(0, 1) for _ in range(3))
-        # The sums over all rows: in bf16 they would be rounded at each of them.
-        d_shared_key_HPD, d_shared_value_HPD = (query_HND.new_zeros(H, P, D, dtype=torch.float32) for _ in range(2))
-        for part, key_HWD, value_HWD in _behind_shared(rows.parts[::-1], key_HND, value_HND):
-            d_keys_HWD, d_values_HWD = torch.zeros_like(key_HWD), torch.zeros_like(value_HWD)
-            for block in reversed(list(part.blocks(P))):
-                noise_HQS, weights_HQS = kept.pop(), kept.pop()
-                if weights_HQS is None:
-                    weights_HQS = _weights(query_HND, key_HWD, rows, block, ctx.scale)
-                seen = slice(block.num_keys)
-                d_HQD = gradients[0][block.queries].transpose(0, 1).contiguous()
-                d_HQD[:, block.num_own :] = 0
-                d_values_HWD[:, seen] += _noisy(weights_HQS, noise_HQS).transpose(1, 2) @ d_HQD
-                d_weights_HQS = _noisy(d_HQD @ value_HWD[:, seen].transpose(1, 2), noise_HQS)
-                d_scores_HQS = torch._softmax_backward_data(d_weights_HQS, weights_HQS, -1, weights_HQS.dtype)
-                d_keys_HWD[:, seen] += _product(d_scores_HQS.transpose(1, 2), query_HND[:, block.queries], ctx.scale)
-                d_query_HQD = _product(d_scores_HQS, key_HWD[:, seen], ctx.scale)
-                d_query_HND[:, block.own] = d_query_HQD[:, : block.num_own]
-            own, before = slice(part.start, part.start + part.length), part.num_before
-            d_key_HND[:, own] = d_keys_HWD[:, before : before + part.length]
-            d_value_HND[:, own] = d_values_HWD[:, before : before + part.length]
-            d_shared_key_HPD[:, :before] += d_keys_HWD[:, :before]
-            d_shared_value_HPD[:, :before] += d_values_HWD[:, :before]
-        d_key_HND[:, :P] += d_shared_key_HPD
-        d_value_HND[:, :P] += d_shared_value_HPD
-        return d_query_HND, d_key_HND, d_value_HND, None, None, None
+        d_query_NHD, *d_states_NHD = (query_HND.new_zeros(N, H, D) for _ in range(3))
+        # The sums over all rows: in bf16 they would be rounded at each group.
+        d_shared = [query_HND.new_zeros(P, H, D, dtype=torch.float32) for _ in range(2)]
+        for group in reversed(rows.groups):
+            d_GWD = _placed(gradients[0], group)
+            query_GWD = _side_by_side(query_HND, group)
+            key_GSD, value_GSD = _behind_shared(key_HND, group), _behind_shared(value_HND, group)
+            d_query_GWD, d_key_GSD, d_value_GSD = (torch.zeros_like(each) for each in (query_GWD, key_GSD, value_GSD))
+            for first, end in reversed(group.blocks()):
+                seen = slice(group.num_before + end)
+                query_GQD, d_GQD = query_GWD[:, first:end], d_GWD[:, first:end]
+                noise_GQS, weights_GQS = kept.pop(), kept.pop()
+                if weights_GQS is None:
+                    bias_QS = rows.bias(group, first, end, query_HND.dtype)
+                    weights_GQS = _weights(query_GQD, key_GSD[:, seen], bias_QS, ctx.scale)
+                d_value_GSD[:, seen] += _noisy(weights_GQS, noise_GQS).mT @ d_GQD
+                d_weights_GQS = _noisy(d_GQD @ value_GSD[:, seen].mT, noise_GQS)
+                d_scores_GQS = torch._softmax_backward_data(d_weights_GQS, weights_GQS, -1, weights_GQS.dtype)
+                d_key_GSD[:, seen] += _product(d_scores_GQS.mT, query_GQD, ctx.scale)
+                d_query_GWD[:, first:end] = _product(d_scores_GQS, key_GSD[:, seen], ctx.scale)
+            d_query_NHD[group.own] = _own(d_query_GWD, group)
+            before = group.num_before
+            for d_NHD, d_shared_PHD, d_GSD in zip(d_states_NHD, d_shared, (d_key_GSD, d_value_GSD), strict=True):
+                d_NHD[group.own] = _own(d_GSD[:, before:], group)
+                d_shared_PHD[:before] += d_GSD[:, :before].view(H, group.num_rows, before, D).sum(1).transpose(0, 1)
+        for d_NHD, d_shared_PHD in zip(d_states_NHD, d_shared, strict=True):
+            d_NHD[:P] += d_shared_PHD
+        return *(each.transpose(0, 1) for each in (d_query_NHD, *d_states_NHD)), None, None, None
 
 
-def _behind_shared(
-    parts: Sequence[Part], key_HND: torch.Tensor, value_HND: torch.Tensor
-) -> Iterator[tuple[Part, torch.Tensor, torch.Tensor]]:
-    """Of each part the keys and the values that it sees, (H, what is before + W, D), until the next is asked for."""
-    H, _, D = key_HND.shape
-    most = max(part.num_before + part.width for part in parts)
-    key_HWD, value_HWD = key_HND.new_empty(H, most, D), value_HND.new_empty(H, most, D)
-    num_there = 0
-    for part in parts:
-        width, before = part.num_before + part.width, part.num_before
-        for there_HWD, states_HND in ((key_HWD, key_HND), (value_HWD, value_HND)):
-            if before > num_there:
-                there_HWD[:, :before] = states_HND[:, :before]
-            there_HWD[:, before:width] = states_HND[:, part.start : part.start + part.width]
-        num_there = before
-        yield part, key_HWD[:, :width], value_HWD[:, :width]
+def _side_by_side(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
+    """(G, W, D)."""
+    return states_HND.index_select(1, group.token).view(-1, group.width, states_HND.shape[2])
 
 
-def _weights(
-    query_HND: torch.Tensor, key_HWD: torch.Tensor, rows: JoinedRows, block: Block, scale: float
-) -> torch.Tensor:
-    query_HQD, key_HSD = query_HND[:, block.queries], key_HWD[:, : block.num_keys]
-    bias_QS = rows.bias(query_HND.dtype)[block.allowed]
-    scores_HQS = torch.baddbmm(bias_QS.expand(len(query_HQD), *bias_QS.shape), query_HQD, key_HSD.mT, alpha=scale)
-    return torch.softmax(scores_HQS, -1)
+def _behind_shared(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
+    """Keys or values that the rows of a group see, (G, S, D)."""
+    if not group.num_before:
+        return _side_by_side(states_HND, group)
+    H, _, D = states_HND.shape
+    seen_HRSD = states_HND.new_empty(H, group.num_rows, group.num_before + group.width, D)
+    seen_HRSD[:, :, : group.num_before] = states_HND[:, None, : group.num_before]
+    seen_HRSD[:, :, group.num_before :] = _side_by_side(states_HND, group).view(H, group.num_rows, group.width, D)
+    return seen_HRSD.view(-1, group.num_before + group.width, D)
 
 
-def _noisy(values_HQS: torch.Tensor, noise_HQS: torch.Tensor | None) -> torch.Tensor:
-    return values_HQS if noise_HQS is None else values_HQS * noise_HQS
+def _own(states_GWD: torch.Tensor, group: Group) -> torch.Tensor:
+    """What stands at the places of the group's own tokens, (M, H, D)."""
+    states_HRWD = states_GWD.reshape(-1, group.num_rows * group.width, states_GWD.shape[2])
+    return states_HRWD.transpose(0, 1).index_select(0, group.place)
+
+
+def _placed(d_NHD: torch.Tensor, group: Group) -> torch.Tensor:
+    """The gradient of `_own`, (G, W, D): 0 beyond a row's end."""
+    _, H, D = d_NHD.shape
+    d_PHD = d_NHD.new_zeros(group.num_rows * group.width, H, D)
+    d_PHD[group.place] = d_NHD[group.own]
+    return d_PHD.transpose(0, 1).reshape(-1, group.width, D)
+
+
+def _weights(query_GQD: torch.Tensor, key_GSD: torch.Tensor, bias_QS: torch.Tensor, scale: float) -> torch.Tensor:
+    bias_GQS = bias_QS.expand(len(query_GQD), *bias_QS.shape)
+    return torch.softmax(torch.baddbmm(bias_GQS, query_GQD, key_GSD.mT, alpha=scale), -1)
+
+
+def _noisy(values_GQS: torch.Tensor, noise_GQS: torch.Tensor | None) -> torch.Tensor:
+    return values_GQS if noise_GQS is None else values_GQS * noise_GQS
 
 
 def _product(one: torch.Tensor, other: torch.Tensor, scale: float) -> torch.Tensor:

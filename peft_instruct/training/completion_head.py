@@ -159,7 +159,7 @@ def _hidden_states_of_joined_rows(
         raise RuntimeError(
             f"{type(base_model).__name__}: its attention was not told where rows begin. Set speed.joined_rows: false."
         )
-    return hidden_1ND[0].index_select(0, rows.token_of()[:, :-1][learned_BT])
+    return hidden_1ND[0].index_select(0, rows.token[:, :-1][learned_BT])
 
 
 def _hidden_states_after_preamble(base_model: Any, shared: int, inputs: dict[str, Any]) -> torch.Tensor:

@@ -34,17 +34,20 @@ def batch(shared: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "blocks", [(32, 128, 384), (4, 8, 10)], ids=["a row at a time", "in blocks, some of them computed twice"]
+    "blocks",
+    [(32, 128, 384, 1 << 16), (4, 8, 10, 1), (4, 8, 10, 200)],
+    ids=["all at a time", "a row at a time, in blocks, some of them computed twice", "two at a time"],
 )
 @pytest.mark.parametrize("shared", [0, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
-    name: str, shared: int, blocks: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    name: str, shared: int, blocks: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    multiple, queries, longest_kept = blocks
+    multiple, queries, longest_kept, most_scores = blocks
     monkeypatch.setattr(joined_rows, "MULTIPLE", multiple)
     monkeypatch.setattr(joined_rows, "QUERIES", queries)
     monkeypatch.setattr(row_attention, "LONGEST_KEPT", longest_kept)
+    monkeypatch.setattr(joined_rows, "MOST_SCORES", most_scores)
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     kernels.use_fast_kernels(model)
@@ -59,7 +62,7 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
             given = {"input_ids": rows.ids, "position_ids": rows.positions, "joined_rows": rows}
             four_dimensions = torch.ones(1, 1, 1, 1, dtype=torch.bool)
             hidden = model.base_model(**given, attention_mask=four_dimensions, use_cache=False).last_hidden_state
-            hidden = hidden[0][rows.token_of()]
+            hidden = hidden[0][rows.token]
         else:
             hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
         (hidden * weights * mask[..., None]).sum().backward()
@@ -78,6 +81,7 @@ def test_the_gradients_of_attention_are_its_derivatives(
     monkeypatch.setattr(joined_rows, "MULTIPLE", 2)
     monkeypatch.setattr(joined_rows, "QUERIES", 4)
     monkeypatch.setattr(row_attention, "LONGEST_KEPT", 6)
+    monkeypatch.setattr(joined_rows, "MOST_SCORES", 60)  # the row of 9 alone, the others together
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0], [1] * 9, [1, 1, 1, 1, 0, 0, 0, 0, 0]])
     rows = join_rows(torch.ones_like(mask), mask, shared)
     torch.manual_seed(0)
