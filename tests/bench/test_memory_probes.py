@@ -33,8 +33,8 @@ def test_a_peak_between_start_and_stop_is_seen_after_it_is_freed() -> None:
     probe.start()
     touch(200)
     found = probe.stop()
-    # 10 MB of 200 are left for pages that were resident before and are used again.
-    assert found.peak_bytes - found.baseline_bytes > 190 * MEGABYTE
+    # Pages that were resident before are used again, and a system may reclaim others meanwhile: far below 50 MB.
+    assert found.peak_bytes - found.baseline_bytes > 150 * MEGABYTE
     assert "VmHWM" in found.how
 
 
