@@ -1,8 +1,8 @@
-"""Three ways of attention on the CPU, forward and backward, by length: torch's fused one, plain products, row by row.
+"""Three ways of attention on the CPU, forward and backward, by length: torch's fused one, plain products, joined rows.
 
     python benchmarks/attention_lengths.py          writes benchmarks/results/attention_lengths.json
 
-`LONGEST_PLAIN` of peft_instruct/model/kernels.py is read off it, and so is that joined rows are attended row by row.
+`LONGEST_PLAIN` of peft_instruct/model/kernels.py is read off it, and what joined rows gain.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
             ways: dict[str, tuple[int, list[torch.Tensor], torch.Tensor, JoinedRows | None]] = {
                 "fused": (0, inputs, mask, None),
                 "plain": (length, inputs, mask, None),
-                "by row": (0, joined, mask, rows),
+                "joined": (0, joined, mask, rows),
             }
             found: dict[str, list[float]] = {name: [] for name in ways}
             for number in range(ROUNDS + 2):
@@ -60,9 +60,9 @@ def main() -> None:
                         found[name].append(spent)
             lines.append({"dtype": str(dtype).removeprefix("torch."), "length": length})
             lines[-1]["milliseconds"] = {name: round(1000 * statistics.median(each), 2) for name, each in found.items()}
-            for name in ("plain", "by row"):
+            for name in ("plain", "joined"):
                 ratios = [fused / other for fused, other in zip(found["fused"], found[name], strict=True)]
-                lines[-1][f"fused_by_{name.replace(' ', '_')}"] = round(statistics.median(ratios), 2)
+                lines[-1][f"fused_by_{name}"] = round(statistics.median(ratios), 2)
             print(lines[-1])
     record = {
         "made_by": "python benchmarks/attention_lengths.py",

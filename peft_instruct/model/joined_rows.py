@@ -35,6 +35,7 @@ class Group:
         own: their tokens in the sequence; M of them.
         token: of each place, (R W,); of one that is beyond its row's end, any.
         place: of each own token, (M,).
+        padding: the places that are beyond their row's end.
     """
 
     num_rows: int
@@ -43,6 +44,7 @@ class Group:
     own: slice
     token: torch.Tensor
     place: torch.Tensor
+    padding: torch.Tensor
 
     def blocks(self) -> list[tuple[int, int]]:
         """Queries of each row that are taken at a time, from and to."""
@@ -126,8 +128,9 @@ def _group(start: int, lengths: Sequence[int], num_before: int, device: torch.de
     places_W = torch.arange(width, device=device)
     starts_R = start + lengths_R.cumsum(0) - lengths_R
     token_RW = (starts_R[:, None] + places_W).clamp_max(end - 1)
-    place_M = (places_W < lengths_R[:, None]).flatten().nonzero()[:, 0]
-    return Group(len(lengths), width, num_before, slice(start, end), token_RW.flatten(), place_M)
+    is_own_RW = (places_W < lengths_R[:, None]).flatten()
+    place_M, padding = is_own_RW.nonzero()[:, 0], (~is_own_RW).nonzero()[:, 0]
+    return Group(len(lengths), width, num_before, slice(start, end), token_RW.flatten(), place_M, padding)
 
 
 def _filled(length: int) -> int:

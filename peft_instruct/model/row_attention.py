@@ -1,8 +1,8 @@
 """Attention of joined rows: plain products, few rows at a time, whose weights stay in the processor's cache.
 
-torch 2.13's fused CPU attention, which works on tiles of 32 queries, takes 1.4 to 2.1 times as long in bf16, forward
-and backward; in fp32 0.7 times for rows of 64 tokens, which it then has to be given side by side, and 1.5 times for 384
-(benchmarks/results/attention_lengths.json).
+torch 2.13's fused CPU attention, which works on tiles of 32 queries, takes 1.3 to 1.8 times as long in bf16, forward
+and backward; in fp32 0.8 times for rows of 64 to 128 tokens and 1.25 times for 512, of rows that it is given side by
+side already (benchmarks/results/attention_lengths.json).
 """
 
 # N tokens in all, H heads, D width of a head, P tokens shared; of a group: R rows, W places of each, Q queries of each
@@ -100,7 +100,9 @@ class _Grouped(torch.autograd.Function):
 
 def _side_by_side(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
     """(G, W, D)."""
-    return states_HND.index_select(1, group.token).view(-1, group.width, states_HND.shape[2])
+    # By tokens, of which each is one stretch of memory: by heads torch 2.13 takes ten times as long.
+    states_PHD = states_HND.transpose(0, 1).index_select(0, group.token)
+    return states_PHD.transpose(0, 1).reshape(-1, group.width, states_HND.shape[2])
 
 
 def _behind_shared(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
@@ -117,15 +119,13 @@ def _behind_shared(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
 def _own(states_GWD: torch.Tensor, group: Group) -> torch.Tensor:
     """What stands at the places of the group's own tokens, (M, H, D)."""
     states_HRWD = states_GWD.reshape(-1, group.num_rows * group.width, states_GWD.shape[2])
-    return states_HRWD.transpose(0, 1).index_select(0, group.place)
+    return states_HRWD.transpose(0, 1).contiguous().index_select(0, group.place)
 
 
 def _placed(d_NHD: torch.Tensor, group: Group) -> torch.Tensor:
     """The gradient of `_own`, (G, W, D): 0 beyond a row's end."""
-    _, H, D = d_NHD.shape
-    d_PHD = d_NHD.new_zeros(group.num_rows * group.width, H, D)
-    d_PHD[group.place] = d_NHD[group.own]
-    return d_PHD.transpose(0, 1).reshape(-1, group.width, D)
+    d_PHD = d_NHD.index_select(0, group.token).index_fill_(0, group.padding, 0)
+    return d_PHD.transpose(0, 1).reshape(-1, group.width, d_NHD.shape[2])
 
 
 def _weights(query_GQD: torch.Tensor, key_GSD: torch.Tensor, bias_QS: torch.Tensor, scale: float) -> torch.Tensor:
