@@ -17,10 +17,11 @@ from peft_instruct.data.reader import RowReader
 from peft_instruct.data.sources import files_of, read_rows
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.templates import AS_IS, Template, template_of
-from peft_instruct.data.types import Prompt, PromptCompletion, Span
+from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.data_section import DataSection, Source
 
+ROWS_AT_ONCE = 1024
 MOST_LISTED = 20
 """Rows named in a note; the count is always whole."""
 TEMPLATED = ("alpaca", "question_answer", "messages", "sharegpt")
@@ -195,13 +196,14 @@ def _fingerprint(splits: Sequence[Sequence[PromptCompletion]], template: Templat
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
     for rows in splits:
         digest.update(b"\x00split\x00")
-        for row in rows:
-            answers = "".join(f", {json_span(span)}" for span in _answers(row.prompt))
-            digest.update(f"[{json_text(row.prompt)}, {json_text(row.completion)}{answers}]".encode())
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            digest.update("".join(map(_row_as_json, rows[start : start + ROWS_AT_ONCE])).encode())
     return digest.hexdigest()
 
 
-def _answers(prompt: str) -> Sequence[Span]:
-    """Where a conversation's earlier answers stand in its prompt, which the text alone does not tell."""
-    spans = prompt.spans if isinstance(prompt, Prompt) else ()
-    return spans if any("answer" in span.kind for span in spans) else ()
+def _row_as_json(row: PromptCompletion) -> str:
+    prompt = row.prompt
+    # Where a conversation's earlier answers stand in its prompt the text alone does not tell.
+    spans = prompt.spans if isinstance(prompt, Prompt) and prompt.has_answers else ()
+    answers = "".join([f", {json_span(span)}" for span in spans])
+    return f"[{json_text(prompt)}, {json_text(row.completion)}{answers}]"

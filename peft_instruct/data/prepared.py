@@ -15,19 +15,19 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from peft_instruct.data.cache import Cache, Entry, sha256_of
-from peft_instruct.data.json_rows import json_span, json_text
+from peft_instruct.data.columns import RowColumns, Texts, arrays_of
 from peft_instruct.data.prepare import InstructionData, read_instruction_data
 from peft_instruct.data.sources import files_of, is_hub_id, local_file
 from peft_instruct.data.table import TokenTable
 from peft_instruct.data.template import Template
 from peft_instruct.data.templates import template_of
 from peft_instruct.data.tokens import model_rows
-from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
+from peft_instruct.data.types import LengthReport, PromptCompletion
 from peft_instruct.data.units import Tokenizer
 from peft_instruct.recipe.data_section import DataSection, Source
 
@@ -95,7 +95,7 @@ class Preparation:
             return _table_of(found), LengthReport(**found.note)
         table, report = model_rows(rows, tokenizer, self.section)
         arrays = {"ids": table.ids, "learned": table.learned, "offsets": table.offsets}
-        self._keep(key, Entry(arrays | _packed("origins", table.origins), asdict(report)))
+        self._keep(key, Entry(arrays | Texts.of(table.origins).arrays("origins"), asdict(report)))
         return table, report
 
     def _keep(self, key: str, entry: Entry) -> None:
@@ -117,68 +117,15 @@ class Preparation:
         return _hash([named, given, template, self.seed, contents, _makers()])
 
 
-class PromptCompletions(Sequence[PromptCompletion]):
-    """Rows that are read from a mapped file when they are asked for."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.lines = lines
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    @overload
-    def __getitem__(self, place: int) -> PromptCompletion: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[PromptCompletion]: ...
-    def __getitem__(self, place: int | slice) -> PromptCompletion | list[PromptCompletion]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        prompt, completion, origin, asked, accepted, group = json.loads(self.lines[place])
-        if not isinstance(prompt, str):
-            prompt = Prompt(Span(kind, text) for kind, text in prompt)
-        return PromptCompletion(prompt, completion, origin, asked, tuple(accepted), group)
-
-
-class _Texts(Sequence[str]):
-    """Texts in one array of bytes."""
-
-    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
-        self.text, self.ends = text, ends
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = range(len(self))[place]
-        start = int(self.ends[number - 1]) if number else 0
-        return self.text[start : self.ends[number]].tobytes().decode()
-
-
-def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    encoded = [text.encode() for text in texts]
-    ends = np.cumsum([len(each) for each in encoded], dtype=np.int64)
-    return {name: np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
-
-
-def _unpacked(entry: Entry, name: str) -> _Texts:
-    return _Texts(entry.arrays[name], entry.arrays[f"{name}_ends"])
-
-
 def _entry_of(data: InstructionData) -> Entry:
     arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        arrays |= _packed(split, [_line(row) for row in getattr(data, split)])
+        arrays |= arrays_of(getattr(data, split), split)
     return Entry(arrays, {"template": asdict(data.template), "fingerprint": data.fingerprint, "notes": data.notes})
 
 
 def _data_of(entry: Entry) -> InstructionData:
-    train, validation, test = (PromptCompletions(_unpacked(entry, split)) for split in SPLITS)
+    train, validation, test = (RowColumns(entry.arrays, split) for split in SPLITS)
     note = entry.note
     # The held-out rows are few and all of them are read.
     return InstructionData(
@@ -186,17 +133,9 @@ def _data_of(entry: Entry) -> InstructionData:
     )
 
 
-def _line(row: PromptCompletion) -> str:
-    """The fields of a row, in their order, as JSON; a prompt of spans as these."""
-    prompt = row.prompt
-    written = f"[{', '.join(map(json_span, prompt.spans))}]" if isinstance(prompt, Prompt) else json_text(prompt)
-    texts = ", ".join(map(json_text, (row.completion, row.origin, row.asked)))
-    return f"[{written}, {texts}, [{', '.join(map(json_text, row.accepted))}], {json_text(row.group)}]"
-
-
 def _table_of(entry: Entry) -> TokenTable:
     arrays = entry.arrays
-    return TokenTable(arrays["ids"], arrays["learned"], arrays["offsets"], _unpacked(entry, "origins"))
+    return TokenTable(arrays["ids"], arrays["learned"], arrays["offsets"], Texts.within(arrays, "origins"))
 
 
 def _contents(section: DataSection) -> Iterator[tuple[str, str] | None]:

@@ -10,6 +10,10 @@ IGNORED_LABEL = -100
 """The label that cross-entropy leaves out (torch.nn.functional.cross_entropy, ignore_index)."""
 
 
+ANSWERS = frozenset({"answer", "unlearned_answer"})
+"""Kinds of spans that are earlier completions."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One record of a source, as it stands there.
@@ -81,10 +85,15 @@ class Prompt(str):
     spans: tuple[Span, ...]
 
     def __new__(cls, spans: Iterable[Span]) -> Prompt:
-        kept = tuple(span for span in spans if span.text or "answer" in span.kind)
-        prompt = super().__new__(cls, "".join(span.shown() for span in kept))
+        kept = tuple([span for span in spans if span.text or span.kind in ANSWERS])
+        prompt = super().__new__(cls, "".join([span.shown() for span in kept]))
         prompt.spans = kept
         return prompt
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether it is a conversation, of which earlier answers are a part."""
+        return not ANSWERS.isdisjoint([span.kind for span in self.spans])
 
     def __reduce__(self) -> tuple[type[Prompt], tuple[tuple[Span, ...]]]:
         return Prompt, (self.spans,)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from tiny import tiny_rows
 
+from peft_instruct.data import prepare as prepare_room
 from peft_instruct.data import prepared
 from peft_instruct.data.cache import Cache, Entry
+from peft_instruct.data.columns import RowColumns, arrays_of
 from peft_instruct.data.prepare import _fingerprint, read_instruction_data
 from peft_instruct.data.prepared import Preparation
 from peft_instruct.data.templates import AS_IS
@@ -74,24 +76,34 @@ def test_what_comes_out_of_the_cache_is_what_would_be_prepared(rows_file: Path, 
         assert report.truncated
 
 
-def test_rows_are_written_as_json_writes_them() -> None:
-    odd = 'quote " back \\ slash / tab \t null \x00 \x7f é 漢 🙂 \u2028'
-    answered = Prompt([Span("template", "Q: "), Span("data", odd), Span("answer", ""), Span("token", "sep")])
-    asking = Prompt([Span("template", "Q: "), Span("data", odd)])
-    rows = [
-        PromptCompletion(answered, odd, "a.jsonl:1", odd, (odd, "b"), odd),
-        PromptCompletion(asking, "x", "a.jsonl:2"),
-        PromptCompletion(odd, "", "a.jsonl:3", "", ("c",)),
-    ]
+ODD = 'quote " back \\ slash / tab \t null \x00 \x7f é 漢 🙂 \u2028'
+ANSWERED = Prompt([Span("template", "Q: "), Span("data", ODD), Span("answer", ""), Span("token", "sep")])
+ROWS = [
+    PromptCompletion(ANSWERED, ODD, "a.jsonl:1", ODD, (ODD, "b"), ODD),
+    PromptCompletion(Prompt([Span("template", "Q: "), Span("data", ODD)]), "x", "a.jsonl:2"),
+    PromptCompletion(Prompt([]), "x", "a.jsonl:3"),
+    PromptCompletion(ODD, "", "a.jsonl:4", "", ("c",)),
+]
+
+
+def test_the_fingerprint_is_of_the_rows_as_json_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_room, "ROWS_AT_ONCE", 3)
     template = {"name": AS_IS.name, "with_input": AS_IS.with_input, "without_input": AS_IS.without_input}
     digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode() + b"\x00split\x00")
-    for row in rows:
-        spans = [[span.kind, span.text] for span in getattr(row.prompt, "spans", ())]
-        fields = [spans or row.prompt, row.completion, row.origin, row.asked, list(row.accepted), row.group]
-        assert prepared._line(row) == json.dumps(fields, ensure_ascii=False)
-        told = [row.prompt, row.completion, *(spans if row is rows[0] else [])]
-        digest.update(json.dumps(told, ensure_ascii=False).encode())
-    assert _fingerprint([rows], AS_IS) == digest.hexdigest()
+    for row in ROWS:
+        answers = [[span.kind, span.text] for span in ANSWERED.spans] if row is ROWS[0] else []
+        digest.update(json.dumps([row.prompt, row.completion, *answers], ensure_ascii=False).encode())
+    assert _fingerprint([ROWS], AS_IS) == digest.hexdigest()
+
+
+def test_rows_are_the_same_out_of_their_columns() -> None:
+    for rows in (ROWS, []):
+        again = RowColumns(arrays_of(rows, "train"), "train")
+        assert list(again) == again[:] == rows
+        assert [type(row.prompt) for row in again] == [type(row.prompt) for row in rows]
+        spans = [getattr(row.prompt, "spans", None) for row in again]
+        assert spans == [getattr(row.prompt, "spans", None) for row in rows]
+    assert again[-1:] == [] and RowColumns(arrays_of(ROWS, "x"), "x")[-1] == ROWS[-1]
 
 
 def test_a_change_of_anything_that_decides_prepares_again(
@@ -137,7 +149,7 @@ def test_this_rooms_source_is_part_of_the_key() -> None:
     assert any(line.startswith("tokenizers 0.") for line in makers)
 
 
-@pytest.mark.parametrize("name", ["train.npy", "ids.npy", "note.json", "seal.json"])
+@pytest.mark.parametrize("name", ["train_span.npy", "ids.npy", "note.json", "seal.json"])
 def test_a_damaged_entry_is_made_again(rows_file: Path, cache: Cache, tokenizer: Any, name: str) -> None:
     section = DataSection(train=str(rows_file))
     _, expected, _, _ = prepare(section, cache, tokenizer)
@@ -146,7 +158,7 @@ def test_a_damaged_entry_is_made_again(rows_file: Path, cache: Cache, tokenizer:
         damaged = bytearray(path.read_bytes())
         damaged[-2] ^= 1
         path.write_bytes(damaged)
-    for found_there in (1 if name in ("train.npy", "ids.npy") else 0, 2):
+    for found_there in (1 if name in ("train_span.npy", "ids.npy") else 0, 2):
         _, tokens, _, cached = prepare(section, cache, tokenizer)
         assert list(tokens) == list(expected)
         assert len(cached) == found_there
