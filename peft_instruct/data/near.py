@@ -5,7 +5,7 @@ punctuation aside, is at least `NEAR`. Pairs of words keep `dog bites man` apart
 keep a short row with one word changed together with its original.
 """
 
-# R texts, P pieces of them, W words of all of them
+# R texts, W words of all of them
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
 
 from peft_instruct.data.rarest import NEAR, Features, Lookup
 from peft_instruct.data.table import ranges
-from peft_instruct.data.words import Words
+from peft_instruct.data.words import Words, texts_of
 
 # Scripts without spaces between words: each character is a word. Hiragana to Han, Thai to Burmese, Khmer.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+TEXTS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,78 @@ class NearDuplicates:
     num_capped: int
 
 
+@dataclass(frozen=True)
+class Spelled:
+    """The normal forms of texts, their words as numbers.
+
+    Attributes:
+        words: of all texts, (W,) int32.
+        starts, ends: where each text's begin and end, (R,) int64; of a blank one, in one place.
+    """
+
+    words: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Spelled:
+        speller = _Speller()
+        parts = [speller.spelled(texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)]
+        ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(counts for _, counts in parts)]))
+        return cls(np.concatenate([np.empty(0, np.int32), *(words for words, _ in parts)]), ends[:-1], ends[1:])
+
+    def every_other(self) -> Spelled:
+        """The first text, the third, …"""
+        return Spelled(self.words, self.starts[::2], self.ends[::2])
+
+    def in_twos(self) -> Spelled:
+        """The first text and the second as one, the third and the fourth, …"""
+        return Spelled(self.words, self.starts[::2], self.ends[1::2])
+
+    def firsts(self) -> np.ndarray:
+        """For each text the place of the first one of the same words, (R,) int64."""
+        first_of: dict[bytes, int] = {}
+        spelled = map(slice, self.starts.tolist(), self.ends.tolist())
+        found = (first_of.setdefault(self.words[each].tobytes(), place) for place, each in enumerate(spelled))
+        return np.fromiter(found, np.int64, len(self.starts))
+
+
+class _Speller:
+    """Numbers for words; what a piece of a text is made of is found once."""
+
+    def __init__(self) -> None:
+        self._vocabulary: dict[str, int] = {}
+        self._pieces: dict[bytes, int] = {}
+        self._of_pieces, self._counts = array("i"), array("q")
+
+    def spelled(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The words of the texts, (W,) int32, and how many each has, (R,) int64."""
+        pieces = Words.of(texts)
+        known, num_known = self._pieces, len(self._pieces)
+        places = np.array([known.setdefault(piece, len(known)) for piece in pieces.distinct], np.int32)
+        new = [_WORD.findall(piece.casefold()) for piece in texts_of(islice(known, num_known, None))]
+        self._of_pieces.extend(self._numbers(new))
+        self._counts.extend(map(len, new))
+        counts_P = np.array(self._counts)
+        numbers = places[pieces.numbers]
+        counts = counts_P[numbers]
+        words = np.array(self._of_pieces)[ranges((np.cumsum(counts_P) - counts_P)[numbers], counts)]
+        ends = np.append(0, np.cumsum(counts))[pieces.ends]
+        without = np.flatnonzero(np.diff(ends) == 0)
+        signs = [texts[place].split() for place in without.tolist()]
+        added = np.zeros(len(texts), np.int64)
+        added[without] = list(map(len, signs))
+        words = np.insert(words, np.repeat(ends[:-1], added), self._numbers(signs))
+        return words, np.diff(ends) + added
+
+    def _numbers(self, texts: Iterable[Sequence[str]]) -> list[int]:
+        vocabulary = self._vocabulary
+        return [vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(texts)]
+
+
 def normal_form(text: str) -> str:
     """What two texts share that differ in case, punctuation and spacing alone."""
-    return " ".join(_WORD.findall(text.casefold())) or text.strip()
+    return " ".join(_WORD.findall(text.casefold()) or text.split())
 
 
 def similarity(first: str, second: str) -> float:
@@ -59,24 +129,17 @@ def similarity(first: str, second: str) -> float:
     return len(own & other) / len(own | other)
 
 
-def near_duplicates(texts: Sequence[str]) -> NearDuplicates:
+def near_duplicates(texts: Spelled) -> NearDuplicates:
     """Groups of near-duplicates, as pairs that link them."""
-    if not texts:
-        return NearDuplicates((), 0)
-    words, ends = _spelled(texts)
-    firsts = _firsts(words, ends)
-    pairs = [NearPair(first, place, 1.0) for place, first in enumerate(firsts) if first != place]
-    places = np.flatnonzero(firsts == np.arange(len(texts)))
-    counts = np.diff(ends)[places]
-    different, num_capped = _linked(Features.of(words[ranges(ends[places], counts)], np.append(0, np.cumsum(counts))))
+    firsts, counts = texts.firsts(), texts.ends - texts.starts
+    pairs = [NearPair(first, place, 1.0) for place, first in enumerate(firsts.tolist()) if first != place]
+    places = np.flatnonzero((firsts == np.arange(len(firsts))) & (counts > 0))
+    if not len(places):
+        return NearDuplicates(tuple(pairs), 0)
+    words = texts.words[ranges(texts.starts[places], counts[places])]
+    different, num_capped = _linked(Features.of(words, np.append(0, np.cumsum(counts[places]))))
     pairs += [NearPair(int(places[pair.first]), int(places[pair.second]), pair.similarity) for pair in different]
     return NearDuplicates(tuple(sorted(pairs, key=lambda pair: (pair.second, pair.first))), num_capped)
-
-
-def first_alike(texts: Sequence[str]) -> list[int]:
-    """For each text the place of the first one of the same normal form."""
-    found: list[int] = _firsts(*_spelled(texts)).tolist()
-    return found
 
 
 def groups_of(num_texts: int, pairs: Iterable[NearPair]) -> list[int]:
@@ -103,36 +166,6 @@ class Parents:
     def join(self, first: int, second: int) -> None:
         low, high = sorted((self.root(first), self.root(second)))
         self._parents[high] = low
-
-
-def _spelled(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The words of the normal form of every text as numbers, (W,) int64, and where each text's end, (R + 1,) from 0."""
-    pieces = Words.of(texts)
-    vocabulary: dict[str, int] = {}
-
-    def numbers(words: Iterable[str]) -> list[int]:
-        return [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-
-    of_pieces, starts = array("q"), array("q", [0])
-    for piece in pieces.distinct:
-        of_pieces.extend(numbers(_WORD.findall(piece.casefold())))
-        starts.append(len(of_pieces))
-    counts_P = np.diff(starts)[pieces.numbers]
-    words = np.array(of_pieces, np.int64)[ranges(np.array(starts)[pieces.numbers], counts_P)]
-    ends = np.append(0, np.cumsum(counts_P))[pieces.ends]
-    without = np.flatnonzero(np.diff(ends) == 0)
-    signs = [numbers(texts[place].strip().split(" ")) for place in without.tolist()]
-    added = np.zeros_like(ends)
-    added[without + 1] = list(map(len, signs))
-    words = np.insert(words, np.repeat(ends[:-1], added[1:]), list(chain.from_iterable(signs)))
-    return words, ends + np.cumsum(added)
-
-
-def _firsts(words: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """For each text the place of the first one of the same words, (R,)."""
-    first_of: dict[bytes, int] = {}
-    spelled = (words[start:end].tobytes() for start, end in pairwise(ends.tolist()))
-    return np.array([first_of.setdefault(each, place) for place, each in enumerate(spelled)], np.int64)
 
 
 def _linked(features: Features) -> tuple[list[NearPair], int]:

@@ -55,8 +55,8 @@ class Features:
     @classmethod
     def of(cls, words_W: np.ndarray, ends: np.ndarray) -> Features:
         """Of texts as numbers of words, and where each of them ends, from 0 on, (R + 1,) int64."""
-        keys = np.repeat(words_W, 2)
-        keys[1:-1:2] |= (words_W[1:] + 1) << _WORD_BITS
+        keys = np.repeat(words_W.astype(np.int64), 2)
+        keys[1:-1:2] |= (keys[2::2] + 1) << _WORD_BITS
         # Behind the last word of a text is no pair, but that word again, which a set has once.
         keys[2 * ends[1:] - 1] = words_W[ends[1:] - 1]
         _put_rarity(keys)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_instruct.data.near import NearPair, first_alike, groups_of, near_duplicates
+from peft_instruct.data.near import NearPair, Spelled, groups_of, near_duplicates
 from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
 
@@ -53,11 +53,11 @@ def split_rows(rows: Sequence[PromptCompletion], num_validation: int, num_test: 
 def _groups(rows: Sequence[PromptCompletion]) -> tuple[list[int], int]:
     """The group of each row: near-duplicates, and rows that ask the same whatever they answer."""
     asked = list(map(_asked, rows))
-    found = near_duplicates([f"{ask}\n{row.completion}" for ask, row in zip(asked, rows, strict=True)])
-    asking = [place for place, ask in enumerate(asked) if ask]
-    firsts = first_alike([asked[place] for place in asking])
-    alike = (NearPair(asking[first], place, 1.0) for first, place in zip(firsts, asking, strict=True))
-    pairs = [*found.pairs, *(pair for pair in alike if pair.first != pair.second)]
+    spelled = Spelled.of([text for ask, row in zip(asked, rows, strict=True) for text in (ask, row.completion)])
+    found = near_duplicates(spelled.in_twos())
+    firsts = enumerate(spelled.every_other().firsts().tolist())
+    alike = [NearPair(first, place, 1.0) for place, first in firsts if first != place and asked[place]]
+    pairs = [*found.pairs, *alike]
     return groups_of(len(rows), pairs), found.num_capped
 
 

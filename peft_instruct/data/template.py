@@ -53,7 +53,7 @@ class Template:
             prompt=self._conversation(example) if example.earlier or example.system else self._single(example),
             completion=self.completion(example.output),
             origin=example.origin,
-            asked="\n".join(part for part in _asked(example) if part.strip()).strip(),
+            asked="\n".join([part for part in _asked(example) if part.strip()]).strip(),
             accepted=tuple(map(self.completion, example.accepted)),
             group=example.group,
         )
@@ -149,13 +149,9 @@ def _parts(text: str) -> tuple[Span | str, ...]:
     )
 
 
-def _asked(example: Example) -> Iterator[str]:
-    yield example.system
-    for exchange in example.earlier:
-        yield exchange.user
-        yield exchange.answer
-    yield example.instruction
-    yield example.input
+def _asked(example: Example) -> list[str]:
+    earlier = [text for exchange in example.earlier for text in (exchange.user, exchange.answer)]
+    return [example.system, *earlier, example.instruction, example.input]
 
 
 def _literal(text: str) -> str:

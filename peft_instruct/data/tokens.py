@@ -22,7 +22,7 @@ import numpy as np
 from peft_instruct.data.limits import Encoded, fit
 from peft_instruct.data.packing import pack
 from peft_instruct.data.table import TokenTable, ranges
-from peft_instruct.data.types import LengthReport, Prompt, PromptCompletion, Span
+from peft_instruct.data.types import ANSWERS, LengthReport, Prompt, PromptCompletion, Span
 from peft_instruct.data.units import Tokenizer, Units, is_cut_before_spaces, own_ids, whole_ids, word_ids
 from peft_instruct.data.words import Words
 from peft_instruct.recipe.data_section import DataSection
@@ -82,6 +82,7 @@ class _Encoder:
         self._start = start_ids(tokenizer)
         self._by_words = is_cut_before_spaces(tokenizer)
         self._named: re.Pattern[str] | None = None
+        self._split: dict[str, list[str]] = {}
         self._tokenizing = tokenizing
         self._units = Units(tokenizer, tokenizing)
         self._begin()
@@ -132,9 +133,13 @@ class _Encoder:
 
     def _parts(self, prompt: str) -> Iterator[tuple[str | int, bool]]:
         """Texts that are tokenised apart, and ids of special tokens, each with whether it is learned."""
+        if not isinstance(prompt, Prompt) or all(map(self._is_text, prompt.spans)):
+            if prompt:
+                yield prompt, False
+            return
         text = ""
-        for span in prompt.spans if isinstance(prompt, Prompt) else (Span("data", prompt),):
-            if span.kind in ("answer", "unlearned_answer"):
+        for span in prompt.spans:
+            if span.kind in ANSWERS:
                 if text:
                     yield text, False
                 learned = span.kind == "answer"
@@ -153,11 +158,20 @@ class _Encoder:
         if text:
             yield text, False
 
+    def _is_text(self, span: Span) -> bool:
+        """Whether it has no special token in it, and is no answer."""
+        return span.kind == "data" or (span.kind == "template" and len(self._pieces(span)) == 1)
+
     def _pieces(self, span: Span) -> list[str]:
         """Text and names of special tokens in turn, text first."""
         if span.kind == "data":
             return [span.text]
-        return ["", span.text] if span.kind == "token" else self._special_tokens().split(span.text)
+        if span.kind == "token":
+            return ["", span.text]
+        # A template has few texts.
+        if span.text not in self._split:
+            self._split[span.text] = self._special_tokens().split(span.text)
+        return self._split[span.text]
 
     def _id(self, span: Span, piece: str) -> int:
         if span.kind == "token":

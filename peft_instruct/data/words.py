@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 _SPACES = b"\t\n\v\f\r "
 _LARGER_SPACES = b"\xc2\xe1\xe2\xe3"
 """First bytes, in UTF-8, of the white space that is not ASCII."""
-_MAY_BEGIN = np.isin(np.arange(256), list(b" \n"))
 _IS_VISIBLE = ~np.isin(np.arange(256), list(_SPACES + _LARGER_SPACES))
 
 
@@ -21,12 +20,12 @@ class Words:
     """The pieces of many texts; joined, those of a text are the text.
 
     Attributes:
-        distinct: the different ones, (D,).
+        distinct: the different ones, in UTF-8, (D,).
         numbers: of all texts one behind the other, places in `distinct`, (W,) int32.
         ends: where each text's end, (R + 1,) from 0 on, int64.
     """
 
-    distinct: list[str]
+    distinct: list[bytes]
     numbers: np.ndarray
     ends: np.ndarray
 
@@ -52,14 +51,21 @@ class Words:
             starts, ends = bounds[:-1], np.arange(len(texts) + 1)
         buffers = [None, arrow.py_buffer(np.append(starts, len(content))), arrow.py_buffer(content)]
         found = arrow.Array.from_buffers(arrow.large_binary(), len(starts), buffers).dictionary_encode()
-        distinct = [word.decode("utf-8", "surrogatepass") for word in found.dictionary.to_pylist()]
-        return cls(distinct, found.indices.to_numpy(), ends)
+        return cls(found.dictionary.to_pylist(), found.indices.to_numpy(), ends)
+
+
+def texts_of(words: Iterable[bytes]) -> list[str]:
+    """Words of a `Words` as text."""
+    return [word.decode("utf-8", "surrogatepass") for word in words]
 
 
 def _cut(content_B: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where in the bytes of all texts words begin, (W,), and at which word each text ends, from 0 on, (R + 1,)."""
-    begins_B = _MAY_BEGIN[content_B]
-    begins_B[:-1] &= _IS_VISIBLE[content_B[1:]]
+    ends_word_B = (content_B == ord(" ")) | (content_B == ord("\n"))
+    places = np.flatnonzero(ends_word_B[:-1])
+    places = places[_IS_VISIBLE[content_B[places + 1]]]
+    begins_B = np.zeros(len(content_B), np.bool_)
+    begins_B[places] = True
     some = np.diff(bounds) > 0
     begins_B[bounds[1:][some] - 1] = False
     begins_B[bounds[:-1][some]] = True

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peft_instruct.data import rarest
-from peft_instruct.data.near import NearPair, first_alike, groups_of, near_duplicates, normal_form, similarity
+from peft_instruct.data import near, rarest
+from peft_instruct.data.near import NearDuplicates, NearPair, Spelled, groups_of, normal_form, similarity
+from peft_instruct.data.near import near_duplicates as near_duplicates_of
 from peft_instruct.data.prepare import read_source
 from peft_instruct.data.rarest import NEAR
 from peft_instruct.data.splits import split_rows
@@ -49,6 +50,10 @@ def exact_pairs(texts: Sequence[str], least: float) -> Iterator[tuple[int, int]]
                 yield other, place
         for feature in prefix:
             index[feature].append(place)
+
+
+def near_duplicates(texts: Sequence[str]) -> NearDuplicates:
+    return near_duplicates_of(Spelled.of(texts))
 
 
 def planted_rows() -> list[PromptCompletion]:
@@ -93,7 +98,7 @@ def test_groups_of_any_texts_are_those_of_the_exact_pairs(texts: list[str]) -> N
     blank = [place for place, text in enumerate(texts) if not text]
     exact += [NearPair(blank[0], place, 1.0) for place in blank[1:]]
     assert groups_of(len(texts), found.pairs) == groups_of(len(texts), exact)
-    assert [texts.index(text) for text in texts] == first_alike(texts)
+    assert [texts.index(text) for text in texts] == Spelled.of(texts).firsts().tolist()
 
 
 def test_of_very_many_look_alikes_some_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +169,26 @@ def test_texts_of_one_long_beginning_are_not_all_held_at_once(monkeypatch: pytes
 
 
 def test_signs_alone_are_compared_as_they_stand() -> None:
-    assert first_alike(["?! ..", "", "?!  ..", " ?! .. ", "\n", "a?!", "A"]) == [0, 1, 2, 0, 1, 5, 5]
+    spelled = Spelled.of(["?! ..", "", "?!..", " ?!  .. ", "\n", "a?!", "A"])
+    assert spelled.firsts().tolist() == [0, 1, 2, 0, 1, 5, 5]
     (pair,) = near_duplicates(["a b c", "? ! . ; : -", "? ! . ; : - ?"]).pairs
     assert (pair.first, pair.second) == (1, 2)
+
+
+def test_parts_of_rows_are_spelled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = ["One two?", "", "three", "ONE two"], ["Four, five.", "six", "?!", "!"]
+    whole = Spelled.of([f"{ask} {answer}" for ask, answer in zip(asked, answers, strict=True)])
+    monkeypatch.setattr(near, "TEXTS_AT_ONCE", 3)
+    parts = Spelled.of([text for pair in zip(asked, answers, strict=True) for text in pair])
+    in_twos, alone = parts.in_twos(), parts.every_other()
+
+    def words(spelled: Spelled) -> list[int]:
+        return (spelled.ends - spelled.starts).tolist()
+
+    assert words(whole) == [4, 1, 1, 2]
+    # Signs alone are words of a part, too.
+    assert words(in_twos) == [4, 1, 2, 3] and words(alone) == [2, 0, 1, 2]
+    assert alone.firsts().tolist() == Spelled.of(asked).firsts().tolist() == [0, 1, 2, 0]
 
 
 def test_no_near_duplicate_is_on_two_sides(rows: list[PromptCompletion], pairs: list[tuple[int, int]]) -> None:

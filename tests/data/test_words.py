@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_instruct.data.words import Words
+from peft_instruct.data.words import Words, texts_of
 
 
 def pieces(texts: Sequence[str], *, cut: bool = True) -> list[list[str]]:
     words = Words.of(texts, cut=cut)
     assert len(set(words.distinct)) == len(words.distinct)
-    each = [words.distinct[number] for number in words.numbers]
+    spelled = texts_of(words.distinct)
+    each = [spelled[number] for number in words.numbers]
     return [each[start:end] for start, end in zip(words.ends, words.ends[1:], strict=False)]
 
 

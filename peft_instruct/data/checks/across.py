@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from peft_instruct.data.checks.catalogue import Finding
 from peft_instruct.data.checks.parts import RowParts
-from peft_instruct.data.near import near_duplicates, normal_form, similarity
+from peft_instruct.data.near import Spelled, near_duplicates, normal_form, similarity
 from peft_instruct.data.rarest import NEAR
 
 TOLD_AS_NEAR = 0.85
@@ -68,7 +68,7 @@ def _overlap(
 def _near(rows: Sequence[RowParts], held_out: Sequence[RowParts], told: set[str]) -> Iterator[Finding]:
     everything = [*held_out, *rows]
     best: dict[int, tuple[float, int]] = {}
-    for pair in near_duplicates([f"{row.asked}\n{row.answer or row.all_text}" for row in everything]).pairs:
+    for pair in near_duplicates(Spelled.of([f"{row.asked}\n{row.answer or row.all_text}" for row in everything])).pairs:
         if pair.second >= len(held_out):
             # Next to a held-out row is worse than next to another.
             leaks = pair.first < len(held_out)
