@@ -8,10 +8,10 @@ weights. Attention multiplies queries with keys and weights with values: 12 · l
 (Chowdhery et al. 2022, arXiv:2204.02311, appendix B, which counts all T² pairs; a causal model has T (T + 1) / 2).
 
 Counted is what the result needs, so that waste lowers the figure and skill does not raise it: no padding, no
-recomputation (gradient checkpointing), the language-model head only where a token is learned, and a preamble that the
-rows of a batch share once where it was computed once. Left out as small:
-embeddings, norms, activation functions, softmax, optimizer, DoRA's column norms, GPT-Neo's local attention windows
-(counted as global).
+recomputation (gradient checkpointing), the language-model head, and what of the last block nothing else reads, only
+where a token is learned, and a preamble that the rows of a batch share once where it was computed once. Left out as
+small: embeddings, norms, activation functions, softmax, optimizer, DoRA's column norms, GPT-Neo's local attention
+windows (counted as global).
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from peft_instruct.model.last_block import after_last_attention
+
 FORMULAS = {
-    "lora": "(4 N + 6 A) per token + 4 H per learned token + 12 L W per attended pair",
-    "full": "6 N per token + 6 H per learned token + 12 L W per attended pair",
+    "lora": "(4 N + 6 A) per token + (4 H + 4 E + 6 F) per learned token + 12 L W per attended pair",
+    "full": "6 N per token + 6 (H + E) per learned token + 12 L W per attended pair",
 }
 LEGEND = (
-    "N weights of the blocks' matrices, A of the adapter, H of the head, L layers, W attention width; a preamble that "
-    "was computed once for all rows of a batch counts once"
+    "N weights of the blocks' matrices, A of the adapter, of both without those behind the last attention (E, and F of "
+    "the adapter), H of the head, L layers, W attention width; a preamble that was computed once for all rows of a "
+    "batch counts once"
 )
 
 
@@ -64,6 +67,7 @@ class Matrices:
         blocks: of the linear layers of all blocks, without the adapter.
         head: of the language-model head, shared with the embedding or not.
         adapter: of the LoRA matrices; 0 in full training.
+        late_blocks, late_adapter: of these behind the last attention, which the head alone reads.
         attention_width: heads times head size.
     """
 
@@ -72,6 +76,8 @@ class Matrices:
     adapter: int
     layers: int
     attention_width: int
+    late_blocks: int = 0
+    late_adapter: int = 0
 
     @property
     def formula(self) -> str:
@@ -80,28 +86,34 @@ class Matrices:
     def flops(self, counts: TokenCounts) -> int:
         """Forward and backward of `counts`, by `formula`."""
         per_frozen_weight = 4 if self.adapter else 6
+        per_token = per_frozen_weight * self.blocks + 6 * self.adapter
+        per_token_read = per_frozen_weight * self.late_blocks + 6 * self.late_adapter
         return (
-            (per_frozen_weight * self.blocks + 6 * self.adapter) * (counts.num_tokens - counts.num_spared)
-            + per_frozen_weight * self.head * counts.num_completion_tokens
+            (per_token - per_token_read) * (counts.num_tokens - counts.num_spared)
+            + (per_token_read + per_frozen_weight * self.head) * counts.num_completion_tokens
             + 12 * self.layers * self.attention_width * (counts.num_pairs - counts.num_spared_pairs)
         )
 
 
 def matrices_of(model: torch.nn.Module, config: PreTrainedConfig) -> Matrices:
     """The matrices of a model, with or without an adapter; quantised ones count as what they stand for."""
-    blocks = head = adapter = 0
+    text = config.get_text_config()
+    late = {each for module in after_last_attention(model, text) for each in module.modules()}
+    blocks = head = adapter = late_blocks = late_adapter = 0
     for name, module in model.named_modules():
         size = _num_weights(module)
         if ".lora_" in name:
             adapter += size
+            late_adapter += size if module in late else 0
         elif name.rpartition(".")[2] in ("lm_head", "embed_out"):
             head += size
         else:
             blocks += size
-    text = config.get_text_config()
+            late_blocks += size if module in late else 0
     heads = text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return Matrices(blocks, head, adapter, text.num_hidden_layers, heads * head_size)
+    width = heads * head_size
+    return Matrices(blocks, head, adapter, text.num_hidden_layers, width, late_blocks, late_adapter)
 
 
 def _num_weights(module: torch.nn.Module) -> int:

@@ -91,7 +91,8 @@ class SpeedSection(Section):
     """Ways of computing the same in less time; each can be switched off to see that it is the same."""
 
     completion_head: bool = True
-    """Off CUDA, score the learned positions only (TRL scores all of them there)."""
+    """Off CUDA, score the learned positions only (TRL scores all of them there); likewise compute what follows the last
+    attention (without dropout, and where activations are not recomputed)."""
     lora_product: bool = True
     """On the CPU, compute a LoRA layer as one function, forward and backward (without dropout, not DoRA)."""
     packed_weights: bool = True

@@ -1,4 +1,4 @@
-"""The training forward: the head on learned positions only, no padding, and a shared preamble computed once.
+"""The training forward: learned positions alone behind the last attention, no padding, a preamble computed once.
 
 Off CUDA, TRL's fused head scores every position of a batch, in fp32, and computes them once more in backward
 (trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. And every prompt of a template begins with
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -23,6 +25,7 @@ from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import sees_all
 from peft_instruct.model.joined_rows import join_rows
 from peft_instruct.model.kernels import ATTENTION
+from peft_instruct.model.last_block import after_last_attention, computed_where
 from peft_instruct.model.packed import Matrix, multiplies_packed
 from peft_instruct.recipe.training_section import SpeedSection
 from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
@@ -68,19 +71,25 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
+        # Activations that backward recomputes would be computed everywhere; and a step that turns out not to fit has to
+        # be the same with them, so that dropout must draw the same numbers.
+        is_whole = self.training and (self.is_gradient_checkpointing or is_random)
+        read_late = [] if is_whole else after_last_attention(self, config)
         if joins:
-            hidden_ND = _hidden_states_of_joined_rows(self.base_model, shared, kwargs, learned_BT)
+            hidden_ND = _hidden_states_of_joined_rows(self.base_model, shared, kwargs, learned_BT, read_late)
         elif shared:
-            hidden_ND = _hidden_states_after_preamble(self.base_model, shared, kwargs)[:, :-1][learned_BT]
+            hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs, learned_BT, read_late)
+            hidden_ND = hidden_BTD[:, :-1][learned_BT]
         else:
             kwargs["use_cache"] = False
-            hidden_ND = self.base_model(*args, **kwargs).last_hidden_state[:, :-1][learned_BT]
+            with computed_where(read_late, nn.functional.pad(learned_BT, (0, 1))):
+                hidden_ND = self.base_model(*args, **kwargs).last_hidden_state[:, :-1][learned_BT]
         head = self.get_output_embeddings()
         if can_chunk(head, arithmetic(hidden_ND)):
             losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N, packed)
         else:
             logits_NV = head(hidden_ND).float()
-            losses_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+            losses_N = nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
             is_top1_N = (logits_NV.detach().argmax(-1) == targets_N).to(losses_N.dtype)
         return FusedCausalLMOutput(
             log_probs=_placed(-losses_N, learned_BT),
@@ -93,7 +102,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
     model.forward = types.MethodType(forward, model)
 
 
-def _packed(head: torch.nn.Module) -> Matrix | None:
+def _packed(head: nn.Module) -> Matrix | None:
     weight: Any = head.weight
     if weight.requires_grad or not can_chunk(head, weight.dtype) or not multiplies_packed(weight):
         return None
@@ -139,40 +148,54 @@ def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str
 
 
 def _hidden_states_of_joined_rows(
-    base_model: Any, shared: int, inputs: dict[str, Any], learned_BT: torch.Tensor
+    base_model: Any, shared: int, inputs: dict[str, Any], learned_BT: torch.Tensor, read_late: Sequence[nn.Module]
 ) -> torch.Tensor:
     """Last hidden states (N, D) that predict the learned tokens.
+
+    Args:
+        read_late: the modules that are computed for these tokens alone.
 
     Raises:
         RuntimeError: the model does not hand on to its attention what tells rows apart.
     """
     rows = join_rows(inputs["input_ids"], inputs["attention_mask"], shared)
-    hidden_1ND = base_model(
-        input_ids=rows.ids,
-        position_ids=rows.positions,
-        # Of four dimensions it is taken as it is, and ours looks at the rows.
-        attention_mask=rows.ids.new_ones(1, 1, 1, 1, dtype=torch.bool),
-        joined_rows=rows,
-        use_cache=False,
-    ).last_hidden_state
+    token_N = rows.token[:, :-1][learned_BT]
+    is_read = torch.zeros_like(rows.ids, dtype=torch.bool)
+    is_read[0, token_N] = True
+    with computed_where(read_late, is_read):
+        hidden_1ND = base_model(
+            input_ids=rows.ids,
+            position_ids=rows.positions,
+            # Of four dimensions it is taken as it is, and ours looks at the rows.
+            attention_mask=rows.ids.new_ones(1, 1, 1, 1, dtype=torch.bool),
+            joined_rows=rows,
+            use_cache=False,
+        ).last_hidden_state
     if rows.num_calls[0] < base_model.config.get_text_config().num_hidden_layers:
         raise RuntimeError(
             f"{type(base_model).__name__}: its attention was not told where rows begin. Set speed.joined_rows: false."
         )
-    return hidden_1ND[0].index_select(0, rows.token[:, :-1][learned_BT])
+    return hidden_1ND[0].index_select(0, token_N)
 
 
-def _hidden_states_after_preamble(base_model: Any, shared: int, inputs: dict[str, Any]) -> torch.Tensor:
+def _hidden_states_after_preamble(
+    base_model: Any, shared: int, inputs: dict[str, Any], learned_BT: torch.Tensor, read_late: Sequence[nn.Module]
+) -> torch.Tensor:
     """Last hidden states (B, T, D): the preamble's keys and values from one row, used by all; gradients flow back."""
     ids_BT, mask_BT = inputs["input_ids"], inputs["attention_mask"]
     cache = DynamicCache()
-    preamble_1PD = base_model(input_ids=ids_BT[:1, :shared], past_key_values=cache, use_cache=True).last_hidden_state
+    is_read = nn.functional.pad(learned_BT, (0, 1))
+    with computed_where(read_late, is_read[:, :shared].any(0, keepdim=True)):
+        preamble_1PD = base_model(
+            input_ids=ids_BT[:1, :shared], past_key_values=cache, use_cache=True
+        ).last_hidden_state
     for layer in cache.layers:
         layer.keys = layer.keys.expand(len(ids_BT), -1, -1, -1)
         layer.values = layer.values.expand(len(ids_BT), -1, -1, -1)
-    own_BTD = base_model(
-        input_ids=ids_BT[:, shared:], attention_mask=mask_BT, past_key_values=cache, use_cache=True
-    ).last_hidden_state
+    with computed_where(read_late, is_read[:, shared:]):
+        own_BTD = base_model(
+            input_ids=ids_BT[:, shared:], attention_mask=mask_BT, past_key_values=cache, use_cache=True
+        ).last_hidden_state
     return torch.cat([preamble_1PD.expand(len(ids_BT), -1, -1), own_BTD], dim=1)
 
 

@@ -44,8 +44,8 @@ def test_gpt2_124m_has_85_million_block_weights_and_a_head_of_39_million() -> No
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config())
     found = matrices_of(model, model.config)
-    # Per block 3 + 1 + 4 + 4 squares of the width 768; the head is 50,257 by 768.
-    assert found == Matrices(blocks=12 * 12 * 768**2, head=50257 * 768, adapter=0, layers=12, attention_width=768)
+    # Per block 3 + 1 + 4 + 4 squares of the width 768, of which 9 stand behind attention; the head is 50,257 by 768.
+    assert found == Matrices(12 * 12 * 768**2, 50257 * 768, 0, layers=12, attention_width=768, late_blocks=9 * 768**2)
 
 
 def test_lora_of_rank_16_on_all_of_gpt2_124m_costs_4_n_and_6_a_per_token() -> None:
@@ -54,9 +54,11 @@ def test_lora_of_rank_16_on_all_of_gpt2_124m_costs_4_n_and_6_a_per_token() -> No
         found = matrices_of(with_adapter(model, rank=16), model.config)
     assert found.adapter == 2_359_296
     prompt_token = TokenCounts(num_tokens=1, num_completion_tokens=0, num_positions=1, num_pairs=0)
-    assert found.flops(prompt_token) == 4 * 84_934_656 + 6 * 2_359_296
     learned_token = TokenCounts(num_tokens=1, num_completion_tokens=1, num_positions=1, num_pairs=0)
-    assert found.flops(learned_token) - found.flops(prompt_token) == 4 * 38_597_376
+    assert found.flops(learned_token) == 4 * (84_934_656 + 38_597_376) + 6 * 2_359_296
+    # Behind the last attention: 9 of the block's squares, and of the adapter 2 + 5 + 5 widths by its rank.
+    late = 4 * 9 * 768**2 + 6 * 12 * 768 * 16
+    assert found.flops(prompt_token) == 4 * 84_934_656 + 6 * 2_359_296 - late
 
 
 def test_full_training_needs_what_torch_counts() -> None:
