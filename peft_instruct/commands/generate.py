@@ -31,16 +31,12 @@ def generate(
     out: Path | None = None,
     compare: bool = False,
     base: str | None = None,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    repetition_penalty: float | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     stream: Say | None = None,
     say: Say,
+    **settings: float | None,
 ) -> GenerateResult:
     """Complete an instruction, or every row of a file, as the adapter was trained to be prompted.
 
@@ -50,9 +46,9 @@ def generate(
         out: where the completed rows of `file` go, portion by portion; without it they are the result.
         compare: complete with the base as it was before training, too.
         base: where the base is, when not where the adapter says.
-        max_new_tokens, temperature, top_p, top_k, repetition_penalty: in place of the adapter's own defaults.
         seed: of sampling; the result names the one that was used.
         stream: gets the text of a single completion while it is generated; not with `compare`.
+        settings: of a recipe's generation section, in place of the adapter's own; None leaves these.
 
     Raises:
         RecipeError: the options do not go together.
@@ -67,14 +63,7 @@ def generate(
     from peft_instruct.model.device import choose_compute
 
     adapter = open_adapter(path)
-    given = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "repetition_penalty": repetition_penalty,
-    }
-    options = _options(adapter.manifest.generation, given, say)
+    options = _options(adapter.manifest.generation, settings, say)
     template = adapter.manifest.prompt_template()
     rows = read_prompts(str(file), template) if file else [one_prompt(instruction or "", input, template)]
     used_seed = None if options.temperature == 0 else new_seed() if seed is None else seed
