@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.activations import GELUTanh, NewGELUActivation
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, activations
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peft_instruct.model.gelu import GELUTanh
 from peft_instruct.model.joined_rows import JoinedRows
 from peft_instruct.model.row_attention import attention_of_joined_rows
 
@@ -25,10 +25,10 @@ LONGEST_PLAIN = {torch.bfloat16: 384}
 
 
 def use_fast_kernels(model: PreTrainedModel, attention: bool = True) -> None:
-    """GELU's tanh form as one kernel and, with `attention`, plain products for short rows on the CPU."""
+    """GELU's tanh form as one function and, with `attention`, plain products for short rows on the CPU."""
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
+            if isinstance(child, activations.NewGELUActivation | activations.GELUTanh):
                 setattr(module, name, GELUTanh())
     if attention and model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
         model.set_attn_implementation(ATTENTION)
