@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from peft_instruct.data.formats import Format, detect_format
 from peft_instruct.data.json_rows import json_span, json_text
-from peft_instruct.data.reader import RowReader
+from peft_instruct.data.reader import RowReader, has_lone_surrogate
 from peft_instruct.data.sources import files_of, read_rows
 from peft_instruct.data.splits import split_rows
 from peft_instruct.data.templates import AS_IS, Template, template_of
@@ -161,6 +161,8 @@ def read_source(
 def _read_file(
     file: str, source: Source, section: DataSection, template: Template
 ) -> tuple[list[PromptCompletion], Format, list[str]]:
+    if has_lone_surrogate(file):  # a folder or pattern may hold such a name; every row is named by it, in files too
+        raise DatasetError(f"{file}: the file's name is not UTF-8. Rename it.")
     found = read_rows(file, source.revision or section.revision)
     form = detect_format(found.rows, source.format or section.format, source.columns or section.columns, file)
     reader = RowReader(form)

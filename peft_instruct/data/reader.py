@@ -118,8 +118,10 @@ class RowReader:
 
     def _group(self, row: Row) -> str:
         value = row.values.get(GROUP)
-        if value is None or isinstance(value, str):
-            return value or ""
+        if value is None:
+            return ""
+        if isinstance(value, str) and not has_lone_surrogate(value):
+            return value
         self.problems.append(f"{row.origin}: {GROUP!r} is {value!r}. expected text.")
         return ""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -108,6 +110,22 @@ def test_half_a_surrogate_pair_is_told_at_its_line(command: tuple[str, ...], tmp
     assert isinstance(done.exception, DatasetError)
     assert f"{rows.name}:5: 'instruction' holds half of a surrogate pair" in str(done.exception)
     str(done.exception).encode("utf-8")
+
+
+def test_half_a_surrogate_pair_in_a_group_is_told_at_its_line(tmp_path: Path, tiny_recipe: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", [*tiny_rows()[:4], {**tiny_rows()[4], "group": "x\ud83d"}])
+    done = invoke("train", tiny_recipe, "--set", f"data.train={rows}")
+    assert isinstance(done.exception, DatasetError)
+    assert f"{rows.name}:5: 'group' is 'x\\ud83d'. expected text." in str(done.exception)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_in_a_folder_whose_name_is_not_utf8_is_told(tmp_path: Path, tiny_recipe: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    write(tmp_path / "rows" / os.fsdecode(b"r\xff.jsonl"), tiny_rows()[:4])
+    done = invoke("train", tiny_recipe, "--set", f"data.train={tmp_path / 'rows'}")
+    assert isinstance(done.exception, DatasetError)
+    assert "name is not UTF-8. Rename it." in str(done.exception)
 
 
 @pytest.mark.parametrize("part", ["instruction", "output"])
