@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ MOST_BYTES = 4 << 30
 SEAL = "seal.json"
 """Written last: the SHA-256 of every other file of the entry."""
 NOTE = "note.json"
+PARTIAL = ".partial-"
+"""What an entry is named while it is written."""
+MOST_WRITING_SECONDS = 24 * 3600
+"""A partial entry that has not changed for so long was left by a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ class Cache:
             sealed = json.loads((place / SEAL).read_bytes())
             if sealed != _hashes(place):
                 raise ValueError("not as written")
-            os.utime(place)
+            with suppress(OSError):  # a folder that is shared to be read
+                os.utime(place)
             arrays = {name: np.load(place / name, mmap_mode="r", allow_pickle=False) for name in sealed if name != NOTE}
             note = json.loads((place / NOTE).read_bytes())
         except FileNotFoundError:
@@ -85,15 +91,17 @@ class Cache:
         partial = None
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+            partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.folder))
             for name, array in entry.arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
             (partial / NOTE).write_text(json.dumps(entry.note), encoding="utf-8")
             (partial / SEAL).write_text(json.dumps(_hashes(partial)), encoding="utf-8")
             # Another process may have been first: its entry is as good.
-            if not (self.folder / key).exists():
-                with suppress(FileExistsError):
-                    os.rename(partial, self.folder / key)
+            try:
+                os.rename(partial, self.folder / key)
+            except OSError:
+                if not (self.folder / key).exists():
+                    raise
             self._shrink(key)
         except OSError as error:
             return f"{self.folder}: cannot be written ({error.strerror})"
@@ -108,8 +116,11 @@ class Cache:
         sizes: dict[Path, tuple[float, int]] = {}
         for place in self.folder.iterdir():
             with suppress(OSError):  # another process may be removing it
+                used = place.stat().st_mtime
                 if not place.name.startswith("."):
-                    sizes[place] = (place.stat().st_mtime, sum(file.stat().st_size for file in place.iterdir()))
+                    sizes[place] = (used, sum(file.stat().st_size for file in place.iterdir()))
+                elif place.name.startswith(PARTIAL) and time.time() - used > MOST_WRITING_SECONDS:
+                    shutil.rmtree(place, ignore_errors=True)
         total = sum(size for _, size in sizes.values())
         for place in sorted(sizes, key=lambda place: sizes[place][0]):
             if total > self.most_bytes and place.name != kept:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,39 @@ def test_an_entry_that_was_made_meanwhile_stays(cache: Cache) -> None:
     assert found is not None
     assert found.note == {"by": "first"}
     assert not found.arrays["numbers"].flags.writeable
+
+
+def test_another_process_may_be_first_at_the_last_moment(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Entry({"numbers": np.arange(3)}, None)
+
+    def late(partial: Path, place: Path, rename: Any = os.rename) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        assert cache.store("key", entry) == ""
+        rename(partial, place)  # Linux: ENOTEMPTY, which is no FileExistsError
+
+    monkeypatch.setattr(os, "rename", late)
+    assert cache.store("key", entry) == ""
+
+
+def test_a_cache_that_can_only_be_read_is_read(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache.store("key", Entry({"numbers": np.arange(3)}, "note"))
+    monkeypatch.setattr(os, "utime", refused)
+    found = cache.load("key")
+    assert found is not None and found.note == "note"
+
+
+def test_what_a_killed_process_left_half_written_goes(cache: Cache) -> None:
+    assert cache.folder is not None
+    for name, age in ((".partial-old", 25 * 3600), (".partial-new", 60)):
+        (cache.folder / name).mkdir(parents=True)
+        (cache.folder / name / "numbers.npy").write_bytes(b"half")
+        then = time.time() - age
+        os.utime(cache.folder / name, (then, then))
+    cache.store("key", Entry({}, None))
+    assert sorted(path.name for path in cache.folder.iterdir()) == [".partial-new", "key"]
 
 
 def test_the_least_used_entries_go_when_there_are_too_many(tmp_path: Path) -> None:
