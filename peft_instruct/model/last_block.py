@@ -18,8 +18,9 @@ from transformers import PreTrainedConfig
 
 from peft_instruct.model.families import FAMILIES
 
-MULTIPLE = 128
-"""oneDNN compiles, and keeps, two dozen kernels here for every number of tokens: more than joined rows would use."""
+FEW, MANY = 32, 128
+"""Tokens are filled up to a multiple of MANY, up to MANY themselves of FEW: for every number of them oneDNN compiles
+two dozen kernels, and keeps them."""
 
 
 def after_last_attention(model: nn.Module, config: PreTrainedConfig) -> list[nn.Module]:
@@ -42,8 +43,9 @@ def computed_where(modules: Sequence[nn.Module], is_read: torch.Tensor) -> Itera
     is_read_N = is_read.flatten()
     read, others = is_read_N.nonzero()[:, 0], (~is_read_N).nonzero()[:, 0]
     # Each once: the gradient of a token that stood there twice would be added twice.
-    num_others = -len(read) % MULTIPLE if len(read) else 1
-    token_M = torch.cat([read, others[:num_others]])
+    num_read = max(1, len(read))
+    num_computed = num_read + -num_read % (FEW if num_read <= MANY else MANY)
+    token_M = torch.cat([read, others[: num_computed - len(read)]])
 
     def before(_: nn.Module, args: tuple[torch.Tensor]) -> Any:
         return args[0].flatten(0, -2).index_select(0, token_M)[None]

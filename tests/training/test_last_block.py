@@ -30,7 +30,7 @@ CONFIGS = tiny_configs(width=16, positions=32, vocabulary=48)
 @pytest.fixture(autouse=True)
 def few_fill_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joined_rows, "MULTIPLE", 4)
-    monkeypatch.setattr(last_block, "MULTIPLE", 4)
+    monkeypatch.setattr(last_block, "FEW", 4)
 
 
 def batch(shared: int = SHARED) -> dict[str, torch.Tensor]:
