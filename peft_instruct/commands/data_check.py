@@ -120,7 +120,7 @@ def data_check(
         against: files of evaluation rows that no training row may be among, besides the recipe's own.
         ignore: codes that are not told.
         fix: write a cleaned copy and a log of every change for each training file.
-        out: the folder for them; beside each file by default.
+        out: the folder for them; beside each file by default, where the files are named one by one.
 
     Raises:
         PeftInstructError: nothing could be read, or a file that `fix` would write is there already.
@@ -130,6 +130,8 @@ def data_check(
         raise RecipeError(f"--ignore {unknown[0]}: no such kind. `peft-instruct data kinds` lists them.")
     recipe = recipe_of(target, overrides)
     prepare_environment([] if is_rows(target) else hub_ids_of(recipe))
+    if fix and out is None:
+        _refuse_among_others(recipe.data.sources())
     train = _files(recipe.data.sources(), recipe)
     others = [*filter(None, (recipe.data.validation, recipe.data.test)), *against]
     held_out = _files([Source(source=name) for name in others], recipe)
@@ -148,6 +150,19 @@ def data_check(
         checks_lengths,
         shows_all,
     )
+
+
+def _refuse_among_others(sources: Sequence[Source]) -> None:
+    """
+    Raises:
+        DatasetError: a folder or a pattern is a source.
+    """
+    for source in sources:
+        if files_of(source.source) not in ([], [source.source]):
+            raise DatasetError(
+                f"{source.source}: several files. Name a folder for the cleaned rows with --out: beside the files they "
+                "would be read with them the next time."
+            )
 
 
 def _files(sources: Sequence[Source], recipe: Recipe) -> list[CheckedFile]:

@@ -62,6 +62,17 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "rows.cleaned.jsonl").read_text() == "mine"
 
 
+@pytest.mark.parametrize("named", ["", "*.jsonl"])
+def test_copies_are_not_put_among_the_files_that_a_folder_or_pattern_names(tmp_path: Path, named: str) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text(json.dumps(ask("Name a bird.", " Robin")) + "\n")
+    several = str(tmp_path / "rows" / named)
+    with pytest.raises(DatasetError, match="with --out"):
+        data_check(several, fix=True)
+    assert data_check(several, fix=True, out=tmp_path).cleaned[0].cleaned == tmp_path / "a.cleaned.jsonl"
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["a.jsonl"]
+
+
 def test_every_kind_that_is_said_to_be_cleaned_has_a_cleaner() -> None:
     assert {code for code, kind in CATALOGUE.items() if kind.remedy == "clean"} == set(CLEANERS)
 
