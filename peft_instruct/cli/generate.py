@@ -15,7 +15,7 @@ from peft_instruct.cli.output import say, show, stream
 @click.argument("adapter")
 @click.argument("instruction", required=False)
 @click.option("--input", "input_text", default="", show_default=False, help="The input that goes with the instruction.")
-@click.option("--file", type=click.Path(path_type=Path), help="Rows to answer: .json, .jsonl, .csv or .parquet.")
+@click.option("--file", type=click.Path(path_type=Path), help="Rows to answer: .json, .jsonl, .csv, .tsv, .parquet.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --file go (JSON Lines).")
 @click.option("--compare", is_flag=True, help="Show the base's answer next to the tuned one.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest answer in tokens.")

@@ -27,8 +27,8 @@ class MergeResult:
         report, difference = self.report, self.report.difference
         lines = [
             f"{report.folder}: {report.num_bytes / 1e6:.1f} MB in {report.dtype}",
-            f"proof, read back by a fresh process: max |Δlogit| {difference.largest_logit_difference:.1e} of "
-            f"{difference.largest_logit:.1f} (tolerance {report.tolerance:g}), argmax agreement "
+            f"proof, read back by a fresh process: max |Δlogit| {difference.largest_logit_difference:.1e} "
+            f"(tolerance {report.tolerance:g} of {difference.largest_logit:.1f}), argmax agreement "
             f"{difference.argmax_agreement:.1%}, greedy text {'equal' if report.equal_greedy_text else 'not equal'}",
         ]
         if report.from_quantized is not None:

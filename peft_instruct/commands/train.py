@@ -41,6 +41,8 @@ class TrainResult:
     """What a run came to.
 
     Attributes:
+        train_seconds: of all starts of the run.
+        total_seconds: of the last start, and of training before it.
         scores: measure -> (base, tuned) on held-out rows.
         scored_on: which rows, and how many, for the line above the table.
         weight_bytes: size of the trained weights on disk.

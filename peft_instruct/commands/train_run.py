@@ -126,13 +126,14 @@ class Run:
             write_ledger(self.folder, ledger_of(train, before.rows, self._row_scores(tuned.model, tuned.base, train)))
         peak = peak_memory(tuned.base.compute.device)
         learned = trained.learned
+        seconds_before = self.checkpoint.manifest.seconds if self.checkpoint else 0.0
         result = TrainResult(
             folder=self.folder,
             name=self.recipe.name,
             trainable=trained.description,
             num_steps=learned.num_steps,
             train_seconds=round(learned.seconds, 2),
-            total_seconds=round(time.monotonic() - self.start, 2),
+            total_seconds=round(seconds_before + time.monotonic() - self.start, 2),
             mean_loss=learned.mean_loss,
             scores=side_by_side(before.scores, scores),
             scored_on=before.held_out.name,

@@ -16,9 +16,12 @@ from peft_instruct.commands.train import train
 from peft_instruct.commands.train_run import Run
 from peft_instruct.errors import AdapterError, PeftInstructError, RecipeError, Stopped
 from peft_instruct.training.checkpoints import checkpoint_folder, verify
+from peft_instruct.training.resumable import ResumableTrainer
 
 SMALL = ("training.max_steps=6", "training.batch_size=4", "data.limit=12", "training.log_every=1", "evaluation.rows=0",
          "samples.count=0", "training.warmup=0", "data.validation_fraction=0")  # fmt: skip
+
+LONG = 1000.0
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
@@ -32,9 +35,14 @@ def weights_of(folder: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def stopped(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six steps that SIGTERM stopped at its third, in a folder to be copied."""
+    """A run of six steps that SIGTERM stopped at its third, after a long time, in a folder to be copied."""
     out = tmp_path_factory.mktemp("stopped") / "a"
-    with pytest.raises(Stopped, match=r"SIGTERM: saved checkpoint-3\. Go on with: peft-instruct train") as caught:
+    seconds = ResumableTrainer.seconds
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(Stopped, match=r"SIGTERM: saved checkpoint-3\. Go on with: peft-instruct train") as caught,
+    ):
+        patched.setattr(ResumableTrainer, "seconds", lambda trainer: LONG + seconds(trainer))
         train(str(tiny_recipe), [*SMALL, "training.save_every=2"], out=out, say=stop_when("step 3/"))
     assert caught.value.exit_code == 143
     return out
@@ -63,6 +71,7 @@ def test_a_stopped_run_goes_on_by_itself_and_ends_as_if_nothing_had_happened(
     assert weights_of(out) == weights_of(whole)
     assert metrics_of(out) == metrics_of(whole)
     assert result.num_steps == 6
+    assert result.total_seconds > result.train_seconds > LONG
     assert result.mean_loss == json.loads((whole / "manifest.json").read_text())["metrics"]["mean_loss"]
     assert [path.name for path in out.parent.iterdir()] == ["a"]
 
