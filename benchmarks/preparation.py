@@ -38,13 +38,6 @@ AS_FREQUENT = 20
 
 
 def ours(rows: Path, base: Path) -> dict[str, Any]:
-    from peft_instruct.environment import keep_freed_memory
-
-    # As the command line does, before anything else is imported.
-    keep_freed_memory()
-    import datasets  # noqa: F401
-    import pyarrow  # noqa: F401
-
     from peft_instruct.data.cache import Cache
     from peft_instruct.data.prepared import Preparation
     from peft_instruct.model.tokenizer import load_tokenizer

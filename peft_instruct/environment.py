@@ -20,7 +20,7 @@ from peft_instruct.secrets import hide_secrets
 PREFLIGHT_SECONDS = 2.0
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # glibc's malloc.h: mallopt's parameters.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 
 
@@ -76,6 +76,8 @@ def keep_freed_memory() -> None:
     # setting one of them ends that glibc learns the other by itself.
     if mallopt(M_MMAP_THRESHOLD, 2**31 - 1):
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        # The blocks of another arena are never larger than 64 MB.
+        mallopt(M_ARENA_MAX, 1)
 
 
 def _hub_state(hub_ids: list[str]) -> HubState:

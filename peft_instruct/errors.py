@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 
 MOST_PROBLEMS_SHOWN = 20
 MOST_CHARACTERS_QUOTED = 200
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
-"""As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, and the C++ library (torch 2.13)."""
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "could not create a primitive",
+)
+"""As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, the C++ library, and oneDNN of a kernel that it
+has no room for (torch 2.13)."""
 
 
 class PeftInstructError(Exception):

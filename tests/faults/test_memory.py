@@ -25,7 +25,7 @@ def test_a_true_lack_of_memory_gives_the_adapter_of_a_run_that_was_started_small
         "training.learning_rate=0.1", "training.warmup=0",
     ]  # fmt: skip
     folders = []
-    for name, room, size, accumulation in (("large", 10 << 20, 64, 1), ("small", 0, 16, 4)):
+    for name, room, size, accumulation in (("large", 4 << 20, 64, 1), ("small", 0, 16, 4)):
         sizes = [f"training.batch_size={size}", f"training.accumulation={accumulation}"]
         options = [option for override in (*shared, *sizes) for option in ("--set", override)]
         ended = zygote.run("train", tiny_recipe, "--out", tmp_path / name, *options, room=room)
