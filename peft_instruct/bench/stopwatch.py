@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from peft_instruct.bench.flops import TokenCounts
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.device import synchronize
+from peft_instruct.model.joined_rows import JoinedRows
 
 Collator = Callable[[Sequence[dict[str, Any]]], Any]
 
@@ -65,8 +66,8 @@ class Stopwatch(TrainerCallback):
         self._marks: dict[str, float] = {}
         self._mark: float | None = None
         self._collated: deque[TokenCounts] = deque()
-        # Rows and positions of each pass, and where rows are joined, how many tokens stand before them all.
-        self._given: deque[tuple[int, int, int | None]] = deque()
+        # Rows and positions of each pass, and where rows are joined, how.
+        self._given: deque[tuple[int, int, JoinedRows | None]] = deque()
         self._num_batches = 0
         self._last_end: float | None = None
 
@@ -86,7 +87,7 @@ class Stopwatch(TrainerCallback):
 
         def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             ids, joined = kwargs.get("input_ids", *args[:1]), kwargs.get("joined_rows")
-            self._given.append((*ids.shape, None) if joined is None else (*joined.shape, joined.num_shared))
+            self._given.append((*ids.shape, joined))
 
         whole.base_model.register_forward_pre_hook(see, with_kwargs=True)
 
@@ -146,15 +147,19 @@ class Stopwatch(TrainerCallback):
         counts = self._collated.popleft()
         if not self._given:
             return counts
-        rows, width, num_shared = self._given.popleft()
-        if num_shared is not None:
-            num_others, width = rows - 1, num_shared
+        rows, width, joined = self._given.popleft()
+        if joined is not None:
+            spared = [(len(family.rows) - 1, family.num_shared) for family in joined.families]
         elif rows * width == counts.num_positions:
             return counts
         else:
             # The preamble of one row, then what each row has of its own.
-            num_others = self._given.popleft()[0] - 1
-        return replace(counts, num_spared=num_others * width, num_spared_pairs=num_others * width * (width + 1) // 2)
+            spared = [(self._given.popleft()[0] - 1, width)]
+        return replace(
+            counts,
+            num_spared=sum(others * shared for others, shared in spared),
+            num_spared_pairs=sum(others * shared * (shared + 1) // 2 for others, shared in spared),
+        )
 
 
 def count_tokens(rows: Sequence[dict[str, Any]], num_positions: int) -> TokenCounts:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from peft_instruct.inference.batches import token_bytes
 from peft_instruct.inference.prompts import FittedPrompt
 from peft_instruct.model.families import FAMILIES, sees_all
+from peft_instruct.model.joined_rows import num_in_common
 
 SHORTEST_PREAMBLE = 16
 """Prompts that agree in fewer tokens share nothing."""
@@ -54,9 +54,7 @@ def with_shared(fitted: Sequence[FittedPrompt], config: PreTrainedConfig) -> lis
 
 
 def _num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
-    # What the first and the last in order have in common, all between them have.
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(rows), max(rows), strict=False))
-    return min(sum(1 for _ in same), min(map(len, rows)) - 1)
+    return min(num_in_common(rows), min(map(len, rows)) - 1)
 
 
 def _can_share(config: PreTrainedConfig) -> bool:

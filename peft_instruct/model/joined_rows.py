@@ -1,21 +1,24 @@
-"""Rows of a batch laid one after another, so that nothing is computed for padding, nor twice what all rows begin with.
+"""Rows of a batch laid one after another, so that nothing is computed for padding, nor twice what rows begin with.
 
-    [what all rows begin with][rest of row 1][rest of row 2]…[filler]
+    [what the rows of a family begin with][of the next family]…[rest of row 1][rest of row 2]…[filler]
 
 Only attention looks from one token to another; there some rows at a time stand side by side, each behind the keys and
-values of the common beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691
+values of its family's beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691
 and 2402.05099). Every other part of a model takes the tokens as they come.
 """
 
-# B rows, T tokens of the longest one's own part, P tokens shared, N tokens in all; of a group: R rows, W places of each
+# B rows, T tokens of the longest one, P tokens of all beginnings, N tokens in all; of a group: R rows, W places of each
 # row, M tokens
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise, takewhile
 
 import torch
+from torch import nn
 
 MULTIPLE = 32
 """oneDNN compiles, and keeps, a kernel for every number of rows of a product."""
@@ -25,13 +28,25 @@ QUERIES = 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
 
 
+LEAST_SPARED = 16
+"""Tokens that a beginning must spare: rows of several families stand side by side less often."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rows, by their places in the batch, of which the first `num_shared` tokens are computed once."""
+
+    rows: tuple[int, ...]
+    num_shared: int
+
+
 @dataclass(frozen=True)
 class Group:
-    """Rows' own tokens, or those that all rows share, that attention sees side by side.
+    """Own tokens of rows of one family, or beginnings, that attention sees side by side.
 
     Attributes:
         num_rows, width: R and W.
-        num_before: shared tokens that each row sees besides itself.
+        before: the beginning that each row sees besides itself, in the sequence.
         own: their tokens in the sequence; M of them.
         token: of each place, (R W,); of one that is beyond its row's end, any.
         place: of each own token, (M,).
@@ -40,11 +55,15 @@ class Group:
 
     num_rows: int
     width: int
-    num_before: int
+    before: slice
     own: slice
     token: torch.Tensor
     place: torch.Tensor
     padding: torch.Tensor
+
+    @property
+    def num_before(self) -> int:
+        return int(self.before.stop - self.before.start)
 
     def blocks(self) -> list[tuple[int, int]]:
         """Queries of each row that are taken at a time, from and to."""
@@ -56,13 +75,15 @@ class JoinedRows:
     """Where the tokens of a batch stand in one sequence.
 
     Attributes:
+        families: every row in one of them.
         num_shared: P.
         ids, positions: what the model is given, (1, N).
-        token: at each place of the batch as it was, (B, P + T); of padding any.
+        token: at each place of the batch as it was, (B, T); of padding any.
         groups: all tokens but the filler, in the order of the sequence.
         num_calls: of their attention, so that a model which does not pass this on is found out.
     """
 
+    families: tuple[Family, ...]
     num_shared: int
     ids: torch.Tensor
     positions: torch.Tensor
@@ -71,58 +92,96 @@ class JoinedRows:
     num_calls: list[int] = field(default_factory=lambda: [0])
     _biases: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(B, T)."""
-        return len(self.token), self.token.shape[1] - self.num_shared
-
     def bias(self, group: Group, first: int, end: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores of a block, (Q, S): the lowest number where masked."""
+        most_before = max(each.num_before for each in self.groups)
         if dtype not in self._biases:
             widest = max(each.width for each in self.groups)
-            lowest = self.ids.new_full((widest, self.num_shared + widest), torch.finfo(dtype).min, dtype=dtype)
-            self._biases[dtype] = lowest.triu_(self.num_shared + 1)
-        return self._biases[dtype][first:end, self.num_shared - group.num_before : self.num_shared + end]
+            lowest = self.ids.new_full((widest, most_before + widest), torch.finfo(dtype).min, dtype=dtype)
+            self._biases[dtype] = lowest.triu_(most_before + 1)
+        return self._biases[dtype][first:end, most_before - group.num_before : most_before + end]
 
 
-def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, num_shared: int) -> JoinedRows:
-    """Lay out a batch that is padded on the right, of which all rows begin with the same `num_shared` tokens.
+def families_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Family, ...]:
+    """The rows parted so that as few tokens as can be are computed.
 
-    The longest row comes first, so that those of a group are of like length.
+    Args:
+        beginnings: of each row the tokens that may be shared.
     """
-    device = ids_BT.device
-    lengths_B = mask_BT[:, num_shared:].sum(1)
-    order_B = lengths_B.argsort(descending=True, stable=True)
-    lengths = lengths_B[order_B].tolist()
-    end = num_shared + sum(lengths)
-    filler = ids_BT.new_zeros(_filled(end) - end)
-    own_BT = mask_BT[order_B, num_shared:].bool()
-    positions_BT = torch.arange(ids_BT.shape[1], device=device).expand(ids_BT.shape)
+    # Of rows in the order of their tokens, those between two have in common what all neighbours between them have.
+    order = sorted(range(len(beginnings)), key=beginnings.__getitem__)
+    common = [num_in_common([beginnings[place] for place in two]) for two in pairwise(order)]
+    # best[end]: the most that the first `end` rows can spare, and where their last family begins.
+    best = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        choices, shared = [(best[end - 1][0], end - 1)], sys.maxsize
+        for start in range(end - 2, -1, -1):
+            shared = min(shared, common[start])
+            choices.append((best[start][0] + (end - 1 - start) * shared - LEAST_SPARED, start))
+        best.append(max(choices))
+    families: list[Family] = []
+    alone: list[int] = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        if end - start > 1:
+            families.append(Family(tuple(order[start:end]), min(common[start : end - 1])))
+        else:
+            alone += order[start:end]
+        end = start
+    return (*families, Family(tuple(alone), 0)) if alone else tuple(families)
 
-    def joined(values_BT: torch.Tensor) -> torch.Tensor:
-        return torch.cat([values_BT[0, :num_shared], values_BT[order_B, num_shared:][own_BT], filler])[None]
 
-    starts_B = torch.empty_like(lengths_B)
-    starts_B[order_B] = num_shared + lengths_B[order_B].cumsum(0) - lengths_B[order_B]
-    own_token_BT = starts_B[:, None] + torch.arange(ids_BT.shape[1] - num_shared, device=device)
-    shared_P = torch.arange(num_shared, device=device)
-    token_BT = torch.cat([shared_P.expand(len(ids_BT), -1), own_token_BT.clamp_max(end - 1)], dim=1)
-    shared = [_group(0, [num_shared], 0, device)] if num_shared else []
-    groups = (*shared, *_groups(lengths, num_shared, device))
-    return JoinedRows(num_shared, joined(ids_BT), joined(positions_BT), token_BT, groups)
+def num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all rows begin with."""
+    # What the first and the last in order have in common, all between them have.
+    same = takewhile(lambda two: two[0] == two[1], zip(min(rows), max(rows), strict=False))
+    return sum(1 for _ in same)
 
 
-def _groups(lengths: Sequence[int], num_shared: int, device: torch.device) -> Iterator[Group]:
+def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Family]) -> JoinedRows:
+    """Lay out a batch that is padded on the right, of which every row is longer than its family's beginning.
+
+    The longest come first, so that those of a group are of like length.
+    """
+    device, width = ids_BT.device, ids_BT.shape[1]
+    lengths = mask_BT.sum(1).tolist()
+    families = sorted(families, key=lambda family: -family.num_shared)
+    shared = [family.num_shared for family in families if family.num_shared]
+    num_shared = sum(shared)
+    # Of each piece of the sequence its place in the batch, row by row, and its length.
+    pieces = [(family.rows[0] * width, family.num_shared) for family in families]
+    groups = [*_groups(shared, 0, slice(0, 0), device)]
+    token_BT = torch.arange(width, device=device).repeat(len(lengths), 1)
+    start = num_shared
+    for family, end_of_shared in zip(families, accumulate(family.num_shared for family in families), strict=True):
+        P, before = family.num_shared, slice(end_of_shared - family.num_shared, end_of_shared)
+        rows = sorted(family.rows, key=lambda row: -lengths[row])
+        own = [lengths[row] - P for row in rows]
+        groups += _groups(own, start, before, device)
+        for row, length in zip(rows, own, strict=True):
+            pieces.append((row * width + P, length))
+            token_BT[row, :P] += before.start
+            token_BT[row, P:] += start - P
+            start += length
+    place_N = torch.cat([torch.arange(first, first + length, device=device) for first, length in pieces])
+    ids_N, positions_N = ids_BT.flatten()[place_N], place_N % width
+    ids_1N, positions_1N = (nn.functional.pad(each, (0, _filled(start) - start))[None] for each in (ids_N, positions_N))
+    token_BT.clamp_max_(start - 1)
+    return JoinedRows(tuple(families), num_shared, ids_1N, positions_1N, token_BT, tuple(groups))
+
+
+def _groups(lengths: Sequence[int], start: int, before: slice, device: torch.device) -> Iterator[Group]:
     """Rows of those lengths, the longest first, one behind the other."""
-    first, start = 0, num_shared
+    first = 0
     while first < len(lengths):
         width = _filled(lengths[first])
-        some = lengths[first : first + max(1, MOST_SCORES // (width * (num_shared + width)))]
-        yield _group(start, some, num_shared, device)
+        some = lengths[first : first + max(1, MOST_SCORES // (width * (before.stop - before.start + width)))]
+        yield _group(start, some, before, device)
         first, start = first + len(some), start + sum(some)
 
 
-def _group(start: int, lengths: Sequence[int], num_before: int, device: torch.device) -> Group:
+def _group(start: int, lengths: Sequence[int], before: slice, device: torch.device) -> Group:
     lengths_R = torch.tensor(lengths, device=device)
     width, end = _filled(lengths[0]), start + sum(lengths)
     places_W = torch.arange(width, device=device)
@@ -130,7 +189,7 @@ def _group(start: int, lengths: Sequence[int], num_before: int, device: torch.de
     token_RW = (starts_R[:, None] + places_W).clamp_max(end - 1)
     is_own_RW = (places_W < lengths_R[:, None]).flatten()
     place_M, padding = is_own_RW.nonzero()[:, 0], (~is_own_RW).nonzero()[:, 0]
-    return Group(len(lengths), width, num_before, slice(start, end), token_RW.flatten(), place_M, padding)
+    return Group(len(lengths), width, before, slice(start, end), token_RW.flatten(), place_M, padding)
 
 
 def _filled(length: int) -> int:

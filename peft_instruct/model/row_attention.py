@@ -5,8 +5,8 @@ and backward; in fp32 0.8 times for rows of 64 to 128 tokens and 1.25 times for 
 side already (benchmarks/results/attention_lengths.json).
 """
 
-# N tokens in all, H heads, D width of a head, P tokens shared; of a group: R rows, W places of each, Q queries of each
-# at a time, S keys that they may see, G = H R
+# N tokens in all, H heads, D width of a head, P tokens of all beginnings; of a group: R rows, W places of each, Q
+# queries of each at a time, S keys that they may see, G = H R
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class _Grouped(torch.autograd.Function):
             before = group.num_before
             for d_NHD, d_shared_PHD, d_GSD in zip(d_states_NHD, d_shared, (d_key_GSD, d_value_GSD), strict=True):
                 d_NHD[group.own] = _own(d_GSD[:, before:], group)
-                d_shared_PHD[:before] += d_GSD[:, :before].view(H, group.num_rows, before, D).sum(1).transpose(0, 1)
+                d_before_HRPD = d_GSD[:, :before].view(H, group.num_rows, before, D)
+                d_shared_PHD[group.before] += d_before_HRPD.sum(1).transpose(0, 1)
         for d_NHD, d_shared_PHD in zip(d_states_NHD, d_shared, strict=True):
             d_NHD[:P] += d_shared_PHD
         return *(each.transpose(0, 1) for each in (d_query_NHD, *d_states_NHD)), None, None, None
@@ -111,7 +112,7 @@ def _behind_shared(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
         return _side_by_side(states_HND, group)
     H, _, D = states_HND.shape
     seen_HRSD = states_HND.new_empty(H, group.num_rows, group.num_before + group.width, D)
-    seen_HRSD[:, :, : group.num_before] = states_HND[:, None, : group.num_before]
+    seen_HRSD[:, :, : group.num_before] = states_HND[:, None, group.before]
     seen_HRSD[:, :, group.num_before :] = _side_by_side(states_HND, group).view(H, group.num_rows, group.width, D)
     return seen_HRSD.view(-1, group.num_before + group.width, D)
 

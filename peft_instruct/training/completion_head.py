@@ -1,10 +1,10 @@
 """The training forward: learned positions alone behind the last attention, no padding, a preamble computed once.
 
 Off CUDA, TRL's fused head scores every position of a batch, in fp32, and computes them once more in backward
-(trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. And every prompt of a template begins with
-the same tokens, whose hidden states are the same in all rows: they stand once before the rows, which follow one after
-another; where a model's attention is not ours, they are a pass of their own, and its keys and values are all rows'. The
-loss is the same sum over the same positions.
+(trl 1.16, trainer/utils.py:1640); half of an instruction row is its prompt. And the prompts of a template begin with
+the same tokens, with an input and without: their hidden states are the same in all such rows, and they stand once
+before the rows, which follow one after another. Where a model's attention is not ours, what all rows begin with is a
+pass of its own, and its keys and values are all rows'. The loss is the same sum over the same positions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import sees_all
-from peft_instruct.model.joined_rows import join_rows
+from peft_instruct.model.joined_rows import Family, families_of, join_rows, num_in_common
 from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.model.last_block import after_last_attention, computed_where
 from peft_instruct.model.packed import Matrix, multiplies_packed
@@ -67,7 +67,9 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         joins = may_join and not args and can_join(self, kwargs)
         may_share = speed.shared_preamble and not args and not (self.training and is_random)
-        shared = shared_preamble_length(self, labels, kwargs, joins) if may_share else 0
+        beginnings: list[tuple[int, ...]] = [()] * len(labels)
+        if may_share and can_share(self, kwargs, joins):
+            beginnings = beginnings_of(kwargs["input_ids"], kwargs["attention_mask"], labels)
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
@@ -76,8 +78,9 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         is_whole = self.training and (self.is_gradient_checkpointing or is_random)
         read_late = [] if is_whole else after_last_attention(self, config)
         if joins:
-            hidden_ND = _hidden_states_of_joined_rows(self.base_model, shared, kwargs, learned_BT, read_late)
-        elif shared:
+            families = families_of(beginnings)
+            hidden_ND = _hidden_states_of_joined_rows(self.base_model, families, kwargs, learned_BT, read_late)
+        elif (shared := num_in_common(beginnings)) >= SHORTEST_PREAMBLE:
             hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs, learned_BT, read_late)
             hidden_ND = hidden_BTD[:, :-1][learned_BT]
         else:
@@ -114,41 +117,43 @@ def can_join(model: Any, inputs: dict[str, Any]) -> bool:
 
     Not with NEFTune, whose noise is scaled by the length of a row.
     """
-    ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
-    return (
-        model.config.get_text_config()._attn_implementation == ATTENTION
-        and ids_BT is not None
-        and mask_BT is not None
-        and inputs.get("position_ids") is None
-        and not (model.training and _is_noisy(model))
-        and bool((mask_BT[:, 1:] <= mask_BT[:, :-1]).all())
-    )
+    return model.config.get_text_config()._attn_implementation == ATTENTION and _is_plain(model, inputs)
 
 
-def _is_noisy(model: Any) -> bool:
-    return hasattr(model.get_input_embeddings(), "neftune_noise_alpha")
-
-
-def shared_preamble_length(model: Any, labels_BT: torch.Tensor, inputs: dict[str, Any], joins: bool) -> int:
-    """Tokens that all rows of a batch begin with, where they may be computed once; 0 where not.
+def can_share(model: Any, inputs: dict[str, Any], joins: bool) -> bool:
+    """Whether tokens that rows begin with may be computed once, in a model without dropout.
 
     Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
     checkpointing, which keeps no cache.
     """
-    ids_BT, mask_BT = inputs.get("input_ids"), inputs.get("attention_mask")
-    if ids_BT is None or mask_BT is None or len(ids_BT) < 2 or inputs.get("position_ids") is not None:
-        return 0
-    if model.training and ((model.is_gradient_checkpointing and not joins) or _is_noisy(model)):
-        return 0
-    # The last token of the shortest row stays out, so that every row has something of its own.
-    within_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) < mask_BT.sum(1).min() - 1
-    same_T = (ids_BT == ids_BT[:1]).all(0) & (mask_BT == 1).all(0) & (labels_BT == IGNORED_LABEL).all(0) & within_T
-    length = int(same_T.to(torch.int64).cumprod(0).sum())
-    return length if length >= SHORTEST_PREAMBLE else 0
+    recomputes = model.training and model.is_gradient_checkpointing
+    return joins or (_is_plain(model, inputs) and not recomputes)
+
+
+def _is_plain(model: Any, inputs: dict[str, Any]) -> bool:
+    mask_BT = inputs.get("attention_mask")
+    return (
+        inputs.get("input_ids") is not None
+        and mask_BT is not None
+        and inputs.get("position_ids") is None
+        and not (model.training and hasattr(model.get_input_embeddings(), "neftune_noise_alpha"))
+        and bool((mask_BT[:, 1:] <= mask_BT[:, :-1]).all())
+    )
+
+
+def beginnings_of(ids_BT: torch.Tensor, mask_BT: torch.Tensor, labels_BT: torch.Tensor) -> list[tuple[int, ...]]:
+    """Of each row, padded on the right, the tokens before its first learned one; a row's last is never among them."""
+    is_learned_BT = nn.functional.pad(labels_BT != IGNORED_LABEL, (0, 1), value=True)
+    lengths_B = torch.minimum(is_learned_BT.int().argmax(1), mask_BT.sum(1) - 1)
+    return [tuple(ids[:length]) for ids, length in zip(ids_BT.tolist(), lengths_B.tolist(), strict=True)]
 
 
 def _hidden_states_of_joined_rows(
-    base_model: Any, shared: int, inputs: dict[str, Any], learned_BT: torch.Tensor, read_late: Sequence[nn.Module]
+    base_model: Any,
+    families: Sequence[Family],
+    inputs: dict[str, Any],
+    learned_BT: torch.Tensor,
+    read_late: Sequence[nn.Module],
 ) -> torch.Tensor:
     """Last hidden states (N, D) that predict the learned tokens.
 
@@ -158,7 +163,7 @@ def _hidden_states_of_joined_rows(
     Raises:
         RuntimeError: the model does not hand on to its attention what tells rows apart.
     """
-    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], shared)
+    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], families)
     token_N = rows.token[:, :-1][learned_BT]
     is_read = torch.zeros_like(rows.ids, dtype=torch.bool)
     is_read[0, token_N] = True

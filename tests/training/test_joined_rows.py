@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_speed import FP32, learned_adapter, loss_and_gradients, relative_difference
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from peft_instruct.model import joined_rows, kernels, row_attention
-from peft_instruct.model.joined_rows import join_rows
+from peft_instruct.model.joined_rows import Family, join_rows
 from peft_instruct.training.completion_head import can_join
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -21,16 +25,50 @@ MODELS = {
         LlamaConfig(vocab_size=64, num_key_value_heads=2, max_position_embeddings=64, **SIZES)
     ),
 }
-LENGTHS = (9, 4, 21, 5)
+LENGTHS = (9, 4, 21, 5, 7)
+APART = (Family((0, 1, 2, 3, 4), 0),)
+SHARED = {
+    "nothing shared": APART,
+    "all share": (Family((0, 1, 2, 3, 4), 3),),
+    "two kinds": (Family((3, 0), 4), Family((1, 2, 4), 3)),
+    "one of two kinds": (Family((1, 3, 0), 2), Family((4, 2), 0)),
+}
 
 
-def batch(shared: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and mask (4, 21), all rows beginning with the same `shared` tokens."""
+def batch(families: Sequence[Family]) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and mask (5, 21), the rows of a family beginning with the same tokens."""
     torch.manual_seed(1)
     ids = torch.randint(1, 64, (len(LENGTHS), max(LENGTHS)))
-    ids[:, :shared] = ids[0, :shared]
+    for family in families:
+        ids[list(family.rows), : family.num_shared] = ids[family.rows[0], : family.num_shared]
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
     return ids * mask, mask
+
+
+def partitions(places: list[int]) -> Iterator[list[list[int]]]:
+    if not places:
+        yield []
+    for rest in partitions(places[1:]) if places else ():
+        yield [places[:1], *rest]
+        yield from ([*rest[:at], [places[0], *rest[at]], *rest[at + 1 :]] for at in range(len(rest)))
+
+
+@given(st.lists(st.lists(st.integers(0, 1), max_size=9).map(tuple), min_size=1, max_size=6), st.integers(0, 6))
+def test_families_spare_the_most_of_all_ways_to_part_rows(beginnings: list[tuple[int, ...]], least: int) -> None:
+    def spared(rows: Sequence[int], shared: int) -> int:
+        return (len(rows) - 1) * shared - least if len(rows) > 1 and shared else 0
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(joined_rows, "LEAST_SPARED", least)
+        families = joined_rows.families_of(beginnings)
+    assert sorted(row for family in families for row in family.rows) == list(range(len(beginnings)))
+    for family in families:
+        assert len({beginnings[row][: family.num_shared] for row in family.rows}) == 1 or not family.num_shared
+    best = max(
+        sum(spared(rows, joined_rows.num_in_common([beginnings[row] for row in rows])) for rows in parted)
+        for parted in partitions(list(range(len(beginnings))))
+    )
+    assert sum(spared(family.rows, family.num_shared) for family in families) == best
 
 
 @pytest.mark.parametrize(
@@ -38,10 +76,10 @@ def batch(shared: int) -> tuple[torch.Tensor, torch.Tensor]:
     [(32, 128, 384, 1 << 16), (4, 8, 10, 1), (4, 8, 10, 200)],
     ids=["all at a time", "a row at a time, in blocks, some of them computed twice", "two at a time"],
 )
-@pytest.mark.parametrize("shared", [0, 3])
+@pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
-    name: str, shared: int, blocks: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+    name: str, shared: str, blocks: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     multiple, queries, longest_kept, most_scores = blocks
     monkeypatch.setattr(joined_rows, "MULTIPLE", multiple)
@@ -51,10 +89,12 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     kernels.use_fast_kernels(model)
-    ids, mask = batch(shared)
+    families = SHARED[shared]
+    ids, mask = batch(families)
     weights = torch.randn(*ids.shape, 32)
-    rows = join_rows(ids, mask, shared)
-    assert rows.ids.shape[1] % multiple == 0 and rows.ids.shape[1] < sum(LENGTHS) + 2 * multiple
+    rows = join_rows(ids, mask, families)
+    num_computed = sum(LENGTHS) - sum((len(family.rows) - 1) * family.num_shared for family in families)
+    assert rows.ids.shape[1] == num_computed + -num_computed % multiple
     found = []
     for joined in (True, False):
         model.zero_grad()
@@ -74,16 +114,18 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("shared", [0, 3])
+@pytest.mark.parametrize("families", [((5, 0),), ((5, 3),), ((3, 3), (2, 2))])
 def test_the_gradients_of_attention_are_its_derivatives(
-    shared: int, dropout: float, monkeypatch: pytest.MonkeyPatch
+    families: tuple[tuple[int, int], ...], dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joined_rows, "MULTIPLE", 2)
     monkeypatch.setattr(joined_rows, "QUERIES", 4)
     monkeypatch.setattr(row_attention, "LONGEST_KEPT", 6)
     monkeypatch.setattr(joined_rows, "MOST_SCORES", 60)  # the row of 9 alone, the others together
-    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0], [1] * 9, [1, 1, 1, 1, 0, 0, 0, 0, 0]])
-    rows = join_rows(torch.ones_like(mask), mask, shared)
+    mask = (torch.arange(9) < torch.tensor([5, 9, 4, 4, 6])[:, None]).long()
+    numbers = iter(range(5))
+    parted = [Family(tuple(islice(numbers, count)), shared) for count, shared in families]
+    rows = join_rows(torch.ones_like(mask), mask, parted)
     torch.manual_seed(0)
     shape = (2, rows.ids.shape[1], 3)
     states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -121,7 +163,7 @@ def test_a_step_has_the_loss_and_the_gradients_of_padded_rows(
 def test_what_cannot_be_joined_is_padded(make_trainer: Any) -> None:
     model = make_trainer(*FP32).model
     model = getattr(model, "get_base_model", lambda: model)()
-    ids, mask = batch(0)
+    ids, mask = batch(APART)
     assert can_join(model, {"input_ids": ids, "attention_mask": mask})
     assert not can_join(model, {"input_ids": ids, "attention_mask": mask.flip(1)}), "padded on the left"
     assert not can_join(model, {"input_ids": ids, "attention_mask": mask, "position_ids": ids}), "packed already"

@@ -100,28 +100,47 @@ def test_frozen_weights_are_packed_both_ways_and_learned_ones_never(make_trainer
 
 
 class Spy:
-    """Records how many tokens each batch shared."""
+    """Records how many tokens each batch shared: all of its rows, or those of each family where rows are joined."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lengths: list[int] = []
-        plain = completion_head.shared_preamble_length
+        in_common, families_of = completion_head.num_in_common, completion_head.families_of
 
-        def spying(*args: Any) -> int:
-            self.lengths.append(plain(*args))
+        def spying_on_all(rows: Any) -> int:
+            self.lengths.append(in_common(rows))
             return self.lengths[-1]
 
-        monkeypatch.setattr(completion_head, "shared_preamble_length", spying)
+        def spying_on_families(rows: Any) -> Any:
+            families = families_of(rows)
+            self.lengths += [family.num_shared for family in families]
+            return families
+
+        monkeypatch.setattr(completion_head, "num_in_common", spying_on_all)
+        monkeypatch.setattr(completion_head, "families_of", spying_on_families)
 
 
-def test_the_preamble_is_what_all_rows_of_a_batch_begin_with(make_trainer: Any, monkeypatch: Any) -> None:
+def first_of_each_kind(trainer: Any, count: int) -> dict[str, torch.Tensor]:
+    """A batch of so many rows without an input and so many with one."""
+    preambles = [tuple(row["input_ids"][:20]) for row in trainer.train_dataset]
+    kinds = sorted(set(preambles))
+    assert len(kinds) == 2
+    places = [place for kind in kinds for place in [i for i, each in enumerate(preambles) if each == kind][:count]]
+    return dict(trainer.data_collator([trainer.train_dataset[place] for place in places]))
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_the_preamble_is_what_the_rows_of_one_kind_begin_with_and_without_joined_rows_all(
+    make_trainer: Any, monkeypatch: Any, joins: bool
+) -> None:
     spy = Spy(monkeypatch)
-    trainer = make_trainer(*FP32)
-    batch = next(iter(trainer.get_train_dataloader()))
+    trainer = make_trainer(*FP32, f"speed.joined_rows={str(joins).lower()}")
+    batch = first_of_each_kind(trainer, 5)
     loss_and_gradients(trainer, batch)
     ids, labels = batch["input_ids"], batch["labels"]
-    same = [bool((ids[:, place] == ids[0, place]).all()) for place in range(ids.shape[1])]
-    assert spy.lengths == [same.index(False)]
-    assert (labels[:, : spy.lengths[0]] == IGNORED_LABEL).all()
+    kinds = (slice(0, 5), slice(5, 10)) if joins else (slice(0, 10),)
+    same = [(ids[kind] == ids[kind][0]).all(0).int().argmin().item() for kind in kinds]
+    assert sorted(spy.lengths) == sorted(same)
+    assert (labels[:, : min(spy.lengths)] == IGNORED_LABEL).all()
 
 
 @pytest.mark.parametrize(
