@@ -103,7 +103,7 @@ class JoinedRows:
 
 
 def families_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Family, ...]:
-    """The rows parted so that as few tokens as can be are computed.
+    """The rows, in the order of their tokens, cut where the least is left to compute.
 
     Args:
         beginnings: of each row the tokens that may be shared.

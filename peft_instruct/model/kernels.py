@@ -53,8 +53,9 @@ def attention_for_length(
     """
     if joined_rows is not None:
         groups = getattr(module, "num_key_value_groups", 1)
-        states = (query[0], repeat_kv(key, groups)[0], repeat_kv(value, groups)[0])
-        return attention_of_joined_rows(*states, joined_rows, dropout, scaling)[None], None
+        # Not by an index, whose gradient is written once more, into zeros.
+        query, key, value = (each.squeeze(0) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+        return attention_of_joined_rows(query, key, value, joined_rows, dropout, scaling).unsqueeze(0), None
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_own_mask = (attention_mask is None and num_queries == num_keys) or (
         attention_mask is not None and attention_mask.dtype == torch.bool

@@ -48,7 +48,7 @@ class _Grouped(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.rows, ctx.scale = rows, scale
         kept: list[torch.Tensor | None] = []
-        output_NHD = query_HND.new_zeros(query_HND.transpose(0, 1).shape)
+        output_NHD = _of_tokens(query_HND, rows)
         for group in rows.groups:
             query_GWD = _side_by_side(query_HND, group)
             key_GSD, value_GSD = _behind_shared(key_HND, group), _behind_shared(value_HND, group)
@@ -67,15 +67,17 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (query_HND, key_HND, value_HND, *kept), rows = ctx.saved_tensors, ctx.rows
-        (H, N, D), P = query_HND.shape, rows.num_shared
-        d_query_NHD, *d_states_NHD = (query_HND.new_zeros(N, H, D) for _ in range(3))
+        (H, _, D), P = query_HND.shape, rows.num_shared
+        d_query_NHD, *d_states_NHD = (_of_tokens(query_HND, rows) for _ in range(3))
         # The sums over all rows: in bf16 they would be rounded at each group.
         d_shared = [query_HND.new_zeros(P, H, D, dtype=torch.float32) for _ in range(2)]
         for group in reversed(rows.groups):
             d_GWD = _placed(gradients[0], group)
             query_GWD = _side_by_side(query_HND, group)
             key_GSD, value_GSD = _behind_shared(key_HND, group), _behind_shared(value_HND, group)
-            d_query_GWD, d_key_GSD, d_value_GSD = (torch.zeros_like(each) for each in (query_GWD, key_GSD, value_GSD))
+            d_query_GWD = torch.empty_like(query_GWD)
+            d_key_GSD: torch.Tensor | None = None
+            d_value_GSD: torch.Tensor | None = None
             for first, end in reversed(group.blocks()):
                 seen = slice(group.num_before + end)
                 query_GQD, d_GQD = query_GWD[:, first:end], d_GWD[:, first:end]
@@ -83,13 +85,14 @@ class _Grouped(torch.autograd.Function):
                 if weights_GQS is None:
                     bias_QS = rows.bias(group, first, end, query_HND.dtype)
                     weights_GQS = _weights(query_GQD, key_GSD[:, seen], bias_QS, ctx.scale)
-                d_value_GSD[:, seen] += _noisy(weights_GQS, noise_GQS).mT @ d_GQD
+                d_value_GSD = _added(d_value_GSD, _noisy(weights_GQS, noise_GQS).mT, d_GQD)
                 d_weights_GQS = _noisy(d_GQD @ value_GSD[:, seen].mT, noise_GQS)
                 d_scores_GQS = torch._softmax_backward_data(d_weights_GQS, weights_GQS, -1, weights_GQS.dtype)
-                d_key_GSD[:, seen] += _product(d_scores_GQS.mT, query_GQD, ctx.scale)
+                d_key_GSD = _added(d_key_GSD, d_scores_GQS.mT, query_GQD, ctx.scale)
                 d_query_GWD[:, first:end] = _product(d_scores_GQS, key_GSD[:, seen], ctx.scale)
             d_query_NHD[group.own] = _own(d_query_GWD, group)
             before = group.num_before
+            assert d_key_GSD is not None and d_value_GSD is not None
             for d_NHD, d_shared_PHD, d_GSD in zip(d_states_NHD, d_shared, (d_key_GSD, d_value_GSD), strict=True):
                 d_NHD[group.own] = _own(d_GSD[:, before:], group)
                 d_before_HRPD = d_GSD[:, :before].view(H, group.num_rows, before, D)
@@ -97,6 +100,23 @@ class _Grouped(torch.autograd.Function):
         for d_NHD, d_shared_PHD in zip(d_states_NHD, d_shared, strict=True):
             d_NHD[:P] += d_shared_PHD
         return *(each.transpose(0, 1) for each in (d_query_NHD, *d_states_NHD)), None, None, None
+
+
+def _of_tokens(states_HND: torch.Tensor, rows: JoinedRows) -> torch.Tensor:
+    """Room for what the groups give, (N, H, D); the filler's is 0."""
+    states_NHD = torch.empty_like(states_HND.transpose(0, 1), memory_format=torch.contiguous_format)
+    states_NHD[rows.groups[-1].own.stop :] = 0
+    return states_NHD
+
+
+def _added(
+    sum_GSD: torch.Tensor | None, one_GSQ: torch.Tensor, other_GQD: torch.Tensor, scale: float = 1.0
+) -> torch.Tensor:
+    """With a product of a block. The last block of queries comes first, which sees all keys."""
+    if sum_GSD is None:
+        return _product(one_GSQ, other_GQD, scale)
+    sum_GSD[:, : one_GSQ.shape[1]].baddbmm_(one_GSQ, other_GQD, alpha=scale)
+    return sum_GSD
 
 
 def _side_by_side(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
