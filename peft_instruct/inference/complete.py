@@ -20,6 +20,7 @@ from peft_instruct.inference.choice import NextToken, row_generator
 from peft_instruct.inference.preambles import Preambles, laid_out, with_shared
 from peft_instruct.inference.prompts import FittedPrompt, fit_prompts
 from peft_instruct.model.base import answering
+from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.packed import packed_weights
 from peft_instruct.recipe.schema import GenerationSection
 
@@ -138,7 +139,7 @@ def new_ids(
         out_BT = model.generate(
             input_ids=out_BT,
             attention_mask=torch.nn.functional.pad(mask_BT, (0, out_BT.shape[1] - mask_BT.shape[1]), value=1),
-            past_key_values=cache,
+            **as_cache(cache),
             max_new_tokens=num_steps,
             # Sampling and the penalty are `choice`'s; a base's own generation_config.json must not add any.
             logits_processor=LogitsProcessorList([choice]),

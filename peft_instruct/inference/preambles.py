@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from peft_instruct.inference.batches import token_bytes
 from peft_instruct.inference.prompts import FittedPrompt
+from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.families import FAMILIES, sees_all
 from peft_instruct.model.joined_rows import num_in_common
 
@@ -89,7 +90,7 @@ class Preambles:
             self._known[ids] = DynamicCache(config=self.model.config)
             self.model(
                 input_ids=torch.tensor([ids], device=self.device),
-                past_key_values=self._known[ids],
+                **as_cache(self._known[ids]),
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
+from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import sees_all
@@ -163,7 +164,8 @@ def _hidden_states_of_joined_rows(
     Raises:
         RuntimeError: the model does not hand on to its attention what tells rows apart.
     """
-    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], families)
+    dtype = arithmetic(base_model.get_input_embeddings().weight)
+    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], families, dtype)
     token_N = rows.token[:, :-1][learned_BT]
     is_read = torch.zeros_like(rows.ids, dtype=torch.bool)
     is_read[0, token_N] = True
@@ -191,15 +193,13 @@ def _hidden_states_after_preamble(
     cache = DynamicCache()
     is_read = nn.functional.pad(learned_BT, (0, 1))
     with computed_where(read_late, is_read[:, :shared].any(0, keepdim=True)):
-        preamble_1PD = base_model(
-            input_ids=ids_BT[:1, :shared], past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        preamble_1PD = base_model(input_ids=ids_BT[:1, :shared], use_cache=True, **as_cache(cache)).last_hidden_state
     for layer in cache.layers:
         layer.keys = layer.keys.expand(len(ids_BT), -1, -1, -1)
         layer.values = layer.values.expand(len(ids_BT), -1, -1, -1)
     with computed_where(read_late, is_read[:, shared:]):
         own_BTD = base_model(
-            input_ids=ids_BT[:, shared:], attention_mask=mask_BT, past_key_values=cache, use_cache=True
+            input_ids=ids_BT[:, shared:], attention_mask=mask_BT, use_cache=True, **as_cache(cache)
         ).last_hidden_state
     return torch.cat([preamble_1PD.expand(len(ids_BT), -1, -1), own_BTD], dim=1)
 

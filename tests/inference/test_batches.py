@@ -7,6 +7,7 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from peft_instruct.inference.batches import LEAST_ROWS, MOST_CACHE_BYTES, MOST_ROWS, batches, roomy_cache
 from peft_instruct.inference.prompts import FittedPrompt
+from peft_instruct.model.cache_name import as_cache
 
 GPT2 = GPT2Config()
 
@@ -51,13 +52,13 @@ def test_a_cache_with_room_holds_what_the_plain_one_holds() -> None:
     plain, roomy = DynamicCache(config=config), roomy_cache(config, 12)
     with torch.no_grad():
         for ids in (torch.randint(64, (3, 5)), torch.randint(64, (3, 1)), torch.randint(64, (3, 1))):
-            expected = model(input_ids=ids, past_key_values=plain).logits
-            assert torch.equal(model(input_ids=ids, past_key_values=roomy).logits, expected)
+            expected = model(input_ids=ids, **as_cache(plain)).logits
+            assert torch.equal(model(input_ids=ids, **as_cache(roomy)).logits, expected)
         for cache in (plain, roomy):
             cache.batch_select_indices(torch.tensor([2, 0]))
         ids = torch.randint(64, (2, 1))
-        expected = model(input_ids=ids, past_key_values=plain).logits
-        assert torch.equal(model(input_ids=ids, past_key_values=roomy).logits, expected)
+        expected = model(input_ids=ids, **as_cache(plain)).logits
+        assert torch.equal(model(input_ids=ids, **as_cache(roomy)).logits, expected)
     assert roomy.get_seq_length() == 8
     assert torch.equal(roomy.layers[1].keys, plain.layers[1].keys)
     # One piece of memory for all of it.
