@@ -46,7 +46,7 @@ class Device:
     kind: str
     is_here: bool
     name: str = ""
-    has_native_bf16: bool = False
+    is_faster_in_bf16: bool = False
     precision: str = ""
     memory_bytes: int = 0
 
@@ -149,13 +149,13 @@ def _device(kind: str) -> Device:
     import psutil
     import torch
 
-    from peft_instruct.model.device import available_devices, choose_compute, has_native_bf16
+    from peft_instruct.model.device import available_devices, choose_compute, is_faster_in_bf16
 
     if kind not in available_devices():
         return Device(kind, is_here=False)
     compute = choose_compute(kind)
     memory = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().total
-    return Device(kind, True, compute.device_name, has_native_bf16(kind), compute.precision, memory)
+    return Device(kind, True, compute.device_name, is_faster_in_bf16(kind), compute.precision, memory)
 
 
 def _quantization_problem() -> str:
@@ -225,6 +225,6 @@ def _mark(library: Library) -> str:
 def _device_line(device: Device) -> str:
     if not device.is_here:
         return f"{device.kind:<12} not here"
-    bf16 = "native bf16" if device.has_native_bf16 else "no native bf16"
+    bf16 = "bf16 faster than fp32" if device.is_faster_in_bf16 else "fp32 faster than bf16"
     memory = f"{device.memory_bytes / 1e9:.1f} GB"
     return f"{device.kind:<12} {device.name}, {memory}, {bf16}: precision auto is {device.precision}"

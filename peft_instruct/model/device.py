@@ -20,7 +20,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CAPS_OF_ONEDNN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 PROBE_SIZE, PROBE_TIMES = 256, 7
 LEAST_GAIN = 1.2
-"""bf16 must multiply so many times as fast as fp32: emulated it is at 0.4 (oneDNN held to AVX512_CORE), native at 2."""
+"""bf16 must multiply so many times as fast as fp32. With AVX512-BF16 it is at 2 on an AMD EPYC and at 0.5 on an Intel
+Xeon without AMX; emulated (oneDNN held to AVX512_CORE) it is at 0.4."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Compute:
         device: `cpu`, `cuda` or `mps`.
         precision: `fp32`, `bf16` or `fp16`: what matrices are multiplied in while training.
         device_name: what the device calls itself.
-        precision_measured: what the precision was decided by, where nothing on this machine says whether it has bf16.
+        precision_measured: what the precision was decided by, on a CPU that has bf16.
     """
 
     device: str
@@ -71,42 +72,37 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
         )
     measured = ""
     if precision == "auto":
-        precision = "bf16" if has_native_bf16(chosen) else "fp32"
-        measured = _native_bf16_of_cpu()[1] if chosen == "cpu" else ""
+        precision = "bf16" if is_faster_in_bf16(chosen) else "fp32"
+        measured = _bf16_of_cpu()[1] if chosen == "cpu" else ""
     if precision == "fp16" and chosen == "cpu":
         # accelerate accepts it and computes in fp32 (measured with accelerate 1.15).
         raise UnavailableError("training.precision: fp16 does not exist on the CPU. Use auto, bf16 or fp32.")
     return Compute(chosen, precision, device_name(chosen), measured)
 
 
-def has_native_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 in hardware; where it is emulated fp32 is faster."""
+def is_faster_in_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 faster than fp32; where it is emulated, and on some CPUs, fp32 is."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
-        return _native_bf16_of_cpu()[0]
+        return _bf16_of_cpu()[0]
     return False  # M1 emulates bf16, later chips have it; not measured here, so fp32 unless a recipe says bf16
 
 
 @cache
-def _native_bf16_of_cpu() -> tuple[bool, str]:
-    """Whether the CPU multiplies bf16, and what was measured for it: nothing where its flags say so.
+def _bf16_of_cpu() -> tuple[bool, str]:
+    """Whether the CPU multiplies bf16 faster, and what was measured for it: nothing where it has no bf16.
 
-    torch knows neither of a limit that the environment sets to oneDNN, which multiplies for it, nor on Windows and
-    macOS whether AVX-512 comes with bf16.
+    A flag that says so is not enough: see LEAST_GAIN. And torch knows neither of a limit that the environment sets to
+    oneDNN, which multiplies for it, nor on Windows and macOS whether AVX-512 comes with bf16.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False, ""
-    cap = next((f"{name}={os.environ[name]}" for name in CAPS_OF_ONEDNN if os.environ.get(name)), "")
     flags = _cpu_flags()
-    if flags is not None and not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+    lacks_it = flags is not None and not flags & {"avx512_bf16", "amx_bf16", "bf16"}
+    if lacks_it or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False, ""
-    if flags is not None and not cap:
-        return True, ""
     fp32, bf16 = _seconds_of_products(torch.float32, torch.bfloat16)
-    gain = fp32 / bf16
-    why = f"; {cap}" if cap else ""
-    return gain >= LEAST_GAIN, f"bf16 products measured at {gain:.1f} x the speed of fp32{why}"
+    cap = next((f"; {name}={os.environ[name]}" for name in CAPS_OF_ONEDNN if os.environ.get(name)), "")
+    return fp32 / bf16 >= LEAST_GAIN, f"bf16 products measured at {fp32 / bf16:.1f} x the speed of fp32{cap}"
 
 
 def _seconds_of_products(*dtypes: torch.dtype) -> list[float]:
