@@ -44,7 +44,7 @@ def main() -> None:
             inputs = [torch.randn(BATCH, HEADS, length, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
             mask = torch.ones(length, length, dtype=torch.bool).tril().expand(BATCH, 1, length, length)
             ids = torch.ones(BATCH, length, dtype=torch.int64)
-            rows = join_rows(ids, ids, [Family(tuple(range(BATCH)), 0)])
+            rows = join_rows(ids, ids, [Family(tuple(range(BATCH)), 0)], dtype)
             shape = (1, rows.ids.shape[1], HEADS, WIDTH)
             joined = [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
             ways: dict[str, tuple[int, list[torch.Tensor], torch.Tensor, JoinedRows | None]] = {

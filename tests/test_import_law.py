@@ -191,21 +191,21 @@ def test_help_needs_no_recipe_either() -> None:
 def test_help_and_validate_answer_within_a_quarter_of_a_second() -> None:
     """On a machine where `import click` takes 0.042 s; a slower one is granted the same proportion.
 
-    Processor seconds and the least of five, in turn with the yardstick: other work on the machine only adds.
+    Processor seconds and the least of several, in turn with the yardstick: other work on the machine only adds.
     """
     commands = {
         "click": ["-c", "import click"],
         "help": ["-m", "peft_instruct", "--help"],
         "validate": ["-m", "peft_instruct", "recipe", "validate", "gpt2_lora"],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(5):
+    least = dict.fromkeys(commands, float("inf"))
+    for _ in range(20):
         for name, arguments in commands.items():
             before = os.times()
             _python(*arguments)
             after = os.times()
             used = after.children_user - before.children_user + after.children_system - before.children_system
-            seconds[name].append(used)
-    limit = max(0.25, 6 * min(seconds["click"]))
-    assert min(seconds["help"]) < limit
-    assert min(seconds["validate"]) < limit
+            least[name] = min(least[name], used)
+        if max(least["help"], least["validate"]) < max(0.25, 6 * least["click"]):
+            return
+    pytest.fail(f"processor seconds, the least of 20: {least}")

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 MULTIPLE = 32
-"""oneDNN compiles, and keeps, a kernel for every number of rows of a product."""
+"""oneDNN compiles, and keeps, a kernel for every shape of a product."""
 MOST_SCORES = 1 << 16
 """Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
 QUERIES = 128
@@ -60,6 +60,11 @@ class Group:
     token: torch.Tensor
     place: torch.Tensor
     padding: torch.Tensor
+
+    @property
+    def is_one_row(self) -> bool:
+        """Of no more places than tokens: its states are a stretch of the sequence as it is."""
+        return self.num_rows == 1 and self.width == self.own.stop - self.own.start
 
     @property
     def num_before(self) -> int:
@@ -139,11 +144,17 @@ def num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
     return sum(1 for _ in same)
 
 
-def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Family]) -> JoinedRows:
+def join_rows(
+    ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Family], dtype: torch.dtype
+) -> JoinedRows:
     """Lay out a batch that is padded on the right, of which every row is longer than its family's beginning.
 
     The longest come first, so that those of a group are of like length.
+
+    Args:
+        dtype: in which attention multiplies. In fp32 that is not oneDNN's part, and no width is filled up.
     """
+    multiple = 1 if dtype == torch.float32 else MULTIPLE
     device, width = ids_BT.device, ids_BT.shape[1]
     lengths = mask_BT.sum(1).tolist()
     families = sorted(families, key=lambda family: -family.num_shared)
@@ -151,14 +162,14 @@ def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Fa
     num_shared = sum(shared)
     # Of each piece of the sequence its place in the batch, row by row, and its length.
     pieces = [(family.rows[0] * width, family.num_shared) for family in families]
-    groups = [*_groups(shared, 0, slice(0, 0), device)]
+    groups = [*_groups(shared, 0, slice(0, 0), multiple, device)]
     token_BT = torch.arange(width, device=device).repeat(len(lengths), 1)
     start = num_shared
     for family, end_of_shared in zip(families, accumulate(family.num_shared for family in families), strict=True):
         P, before = family.num_shared, slice(end_of_shared - family.num_shared, end_of_shared)
         rows = sorted(family.rows, key=lambda row: -lengths[row])
         own = [lengths[row] - P for row in rows]
-        groups += _groups(own, start, before, device)
+        groups += _groups(own, start, before, multiple, device)
         for row, length in zip(rows, own, strict=True):
             pieces.append((row * width + P, length))
             token_BT[row, :P] += before.start
@@ -166,31 +177,27 @@ def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Fa
             start += length
     place_N = torch.cat([torch.arange(first, first + length, device=device) for first, length in pieces])
     ids_N, positions_N = ids_BT.flatten()[place_N], place_N % width
-    ids_1N, positions_1N = (nn.functional.pad(each, (0, _filled(start) - start))[None] for each in (ids_N, positions_N))
+    ids_1N, positions_1N = (nn.functional.pad(each, (0, -start % MULTIPLE))[None] for each in (ids_N, positions_N))
     token_BT.clamp_max_(start - 1)
     return JoinedRows(tuple(families), num_shared, ids_1N, positions_1N, token_BT, tuple(groups))
 
 
-def _groups(lengths: Sequence[int], start: int, before: slice, device: torch.device) -> Iterator[Group]:
+def _groups(lengths: Sequence[int], start: int, before: slice, multiple: int, device: torch.device) -> Iterator[Group]:
     """Rows of those lengths, the longest first, one behind the other."""
     first = 0
     while first < len(lengths):
-        width = _filled(lengths[first])
+        width = lengths[first] + -lengths[first] % multiple
         some = lengths[first : first + max(1, MOST_SCORES // (width * (before.stop - before.start + width)))]
-        yield _group(start, some, before, device)
+        yield _group(start, some, width, before, device)
         first, start = first + len(some), start + sum(some)
 
 
-def _group(start: int, lengths: Sequence[int], before: slice, device: torch.device) -> Group:
+def _group(start: int, lengths: Sequence[int], width: int, before: slice, device: torch.device) -> Group:
     lengths_R = torch.tensor(lengths, device=device)
-    width, end = _filled(lengths[0]), start + sum(lengths)
+    end = start + sum(lengths)
     places_W = torch.arange(width, device=device)
     starts_R = start + lengths_R.cumsum(0) - lengths_R
     token_RW = (starts_R[:, None] + places_W).clamp_max(end - 1)
     is_own_RW = (places_W < lengths_R[:, None]).flatten()
     place_M, padding = is_own_RW.nonzero()[:, 0], (~is_own_RW).nonzero()[:, 0]
     return Group(len(lengths), width, before, slice(start, end), token_RW.flatten(), place_M, padding)
-
-
-def _filled(length: int) -> int:
-    return length + -length % MULTIPLE

@@ -121,6 +121,8 @@ def _added(
 
 def _side_by_side(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
     """(G, W, D)."""
+    if group.is_one_row:
+        return states_HND[:, group.own]
     # By tokens, of which each is one stretch of memory: by heads torch 2.13 takes ten times as long.
     states_PHD = states_HND.transpose(0, 1).index_select(0, group.token)
     return states_PHD.transpose(0, 1).reshape(-1, group.width, states_HND.shape[2])
@@ -139,12 +141,16 @@ def _behind_shared(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
 
 def _own(states_GWD: torch.Tensor, group: Group) -> torch.Tensor:
     """What stands at the places of the group's own tokens, (M, H, D)."""
+    if group.is_one_row:
+        return states_GWD.transpose(0, 1)
     states_HRWD = states_GWD.reshape(-1, group.num_rows * group.width, states_GWD.shape[2])
     return states_HRWD.transpose(0, 1).contiguous().index_select(0, group.place)
 
 
 def _placed(d_NHD: torch.Tensor, group: Group) -> torch.Tensor:
     """The gradient of `_own`, (G, W, D): 0 beyond a row's end."""
+    if group.is_one_row:
+        return d_NHD[group.own].transpose(0, 1)
     d_PHD = d_NHD.index_select(0, group.token).index_fill_(0, group.padding, 0)
     return d_PHD.transpose(0, 1).reshape(-1, group.width, d_NHD.shape[2])
 

@@ -45,9 +45,9 @@ def test_a_cell_is_measured_in_a_process_of_its_own_with_what_was_really_used(re
     assert found.num_trainable == 2 * 4 * ((64 + 192) + (64 + 64) + (64 + 256) + (256 + 64))
     assert 0 < found.completion_tokens_per_second.median < found.tokens_per_second.median
     assert found.memory.peak_bytes >= found.memory.baseline_bytes > 0
-    # Attention and head come on top of 4 N + 6 A; but half of these rows is the template's preamble, which counts once.
+    # Attention and head come on top of 4 N + 6 A; but over half of these rows are preambles: each kind's counts once.
     blocks_and_adapter = 4 * 12 * 2 * 64**2 + 6 * found.num_trainable
-    assert blocks_and_adapter / 2 < found.flops_per_token < blocks_and_adapter
+    assert 0.4 * blocks_and_adapter < found.flops_per_token < blocks_and_adapter
 
 
 def test_the_result_file_holds_what_the_command_returns(result: BenchResult) -> None:

@@ -30,7 +30,7 @@ def test_steps_are_known_before_passes_keep_the_budget_and_a_stopped_run_goes_on
     whole = make_trainer(*noisy, folder=tmp_path / "whole")
     shapes: list[torch.Size] = []
     whole.model.get_base_model().transformer.register_forward_pre_hook(
-        lambda _, args, given: shapes.append(given["joined_rows"].shape), with_kwargs=True
+        lambda _, args, given: shapes.append(given["joined_rows"].token.shape), with_kwargs=True
     )
     num_batches = len(whole.get_train_dataloader())
     whole.learn()

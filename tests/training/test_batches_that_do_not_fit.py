@@ -53,7 +53,7 @@ class Shortage:
 
     def count(self, given: dict[str, Any]) -> None:
         self.num_calls += 1
-        self.rows = given["joined_rows"].shape[0] if "joined_rows" in given else len(given["input_ids"])
+        self.rows = len(given["joined_rows"].token) if "joined_rows" in given else len(given["input_ids"])
 
     def forward(self, given: dict[str, Any]) -> None:
         self.count(given)

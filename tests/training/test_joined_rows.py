@@ -72,6 +72,7 @@ def test_families_spare_the_most_of_all_ways_to_cut_rows_in_their_order(
     assert sum(spared(len(family.rows), family.num_shared) for family in families) == best
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["widths as they are", "widths filled up"])
 @pytest.mark.parametrize(
     "blocks",
     [(32, 128, 384, 1 << 16), (4, 8, 10, 1), (4, 8, 10, 200)],
@@ -80,7 +81,11 @@ def test_families_spare_the_most_of_all_ways_to_cut_rows_in_their_order(
 @pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
-    name: str, shared: str, blocks: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    shared: str,
+    blocks: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     multiple, queries, longest_kept, most_scores = blocks
     monkeypatch.setattr(joined_rows, "MULTIPLE", multiple)
@@ -93,7 +98,7 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
     families = SHARED[shared]
     ids, mask = batch(families)
     weights = torch.randn(*ids.shape, 32)
-    rows = join_rows(ids, mask, families)
+    rows = join_rows(ids, mask, families, dtype)
     num_computed = sum(LENGTHS) - sum((len(family.rows) - 1) * family.num_shared for family in families)
     assert rows.ids.shape[1] == num_computed + -num_computed % multiple
     found = []
@@ -114,10 +119,11 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
     assert rows.num_calls == [2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["widths as they are", "widths filled up"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("families", [((5, 0),), ((5, 3),), ((3, 3), (2, 2))])
 def test_the_gradients_of_attention_are_its_derivatives(
-    families: tuple[tuple[int, int], ...], dropout: float, monkeypatch: pytest.MonkeyPatch
+    families: tuple[tuple[int, int], ...], dropout: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joined_rows, "MULTIPLE", 2)
     monkeypatch.setattr(joined_rows, "QUERIES", 4)
@@ -126,7 +132,7 @@ def test_the_gradients_of_attention_are_its_derivatives(
     mask = (torch.arange(9) < torch.tensor([5, 9, 4, 4, 6])[:, None]).long()
     numbers = iter(range(5))
     parted = [Family(tuple(islice(numbers, count)), shared) for count, shared in families]
-    rows = join_rows(torch.ones_like(mask), mask, parted)
+    rows = join_rows(torch.ones_like(mask), mask, parted, dtype)
     torch.manual_seed(0)
     shape = (2, rows.ids.shape[1], 3)
     states = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
