@@ -26,7 +26,8 @@ class AnsweringClock(Clock):
     """Answers when training ends: LLaMA-Factory 0.9.5 fails at the model card that it writes after a full training."""
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        answer(self.record("no gradient checkpointing, group_by_length, bf16, template empty"))
+        precision = "bf16" if asked["bf16"] else "fp32"
+        answer(self.record(f"no gradient checkpointing, group_by_length, {precision}, template empty"))
 
 
 clock = AnsweringClock(asked["num_warmup"])
@@ -63,7 +64,7 @@ run_exp(
         "learning_rate": asked["learning_rate"],
         "disable_gradient_checkpointing": True,
         "train_sampling_strategy": "group_by_length",
-        "bf16": True,
+        "bf16": asked["bf16"],
         "flash_attn": "sdpa",
         "logging_steps": 1,
         "save_strategy": "no",

@@ -40,7 +40,7 @@ trainer = Trainer(
         per_device_train_batch_size=asked["batch_size"],
         max_steps=asked["num_steps"],
         learning_rate=asked["learning_rate"],
-        bf16=True,
+        bf16=asked["bf16"],
         train_sampling_strategy="group_by_length",
         logging_steps=1,
         save_strategy="no",
@@ -52,4 +52,5 @@ trainer = Trainer(
     callbacks=[clock],
 )
 trainer.train()
-answer(clock.record("bf16 autocast, no gradient checkpointing, group_by_length, dropout 0"))
+precision = "bf16 autocast" if asked["bf16"] else "fp32"
+answer(clock.record(f"{precision}, no gradient checkpointing, group_by_length, dropout 0"))
