@@ -67,17 +67,25 @@ def child(request: dict[str, Any]) -> None:
     os._exit(run_here(request["run"]))
 
 
+BALLAST, BALLAST_PIECE = 32 << 20, 1 << 16
+
+
 def limit_memory(room: int) -> None:
     """Of training alone, after its first step: what comes before and after has another size."""
     from peft_instruct.commands import train_run
 
+    ballast: list[bytearray] = []
+
     def after_step(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
         if state.global_step == 1:
+            # Of what the first step freed, which would else be enough for the next one, most pieces are taken.
+            ballast.extend(bytearray(BALLAST_PIECE) for _ in range(BALLAST // BALLAST_PIECE))
             mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (mapped + room, resource.RLIM_INFINITY))
 
     def after_training(*args: Any, **kwargs: Any) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        ballast.clear()
 
     train_run.ProgressLine.on_step_end = after_step  # type: ignore[method-assign]
     train_run.ProgressLine.on_train_end = after_training  # type: ignore[method-assign]
