@@ -100,7 +100,7 @@ class SpeedSection(Section):
     joined_rows: bool = True
     """On the CPU, lay the rows of a batch one after another, so that nothing is computed for padding."""
     shared_preamble: bool = True
-    """Compute the tokens that all prompts of a batch begin with once (without dropout, and off CUDA)."""
+    """Compute the tokens that prompts of one kind begin with once per batch (without dropout, and off CUDA)."""
     length_buckets: bool = True
     """Batches of rows of like length, so that little is padded; the order stays shuffled."""
     cache: bool = True
