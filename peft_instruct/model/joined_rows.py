@@ -26,8 +26,6 @@ MOST_SCORES = 1 << 16
 """Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
 QUERIES = 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
-
-
 LEAST_SPARED = 16
 """Tokens that a beginning must spare: rows of several families stand side by side less often."""
 
