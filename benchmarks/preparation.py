@@ -38,6 +38,9 @@ AS_FREQUENT = 20
 
 
 def ours(rows: Path, base: Path) -> dict[str, Any]:
+    from peft_instruct.environment import keep_freed_memory
+
+    keep_freed_memory()  # as every command of ours does
     from peft_instruct.data.cache import Cache
     from peft_instruct.data.prepared import Preparation
     from peft_instruct.model.tokenizer import load_tokenizer

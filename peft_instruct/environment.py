@@ -76,8 +76,9 @@ def keep_freed_memory() -> None:
     # setting one of them ends that glibc learns the other by itself.
     if mallopt(M_MMAP_THRESHOLD, 2**31 - 1):
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        # The blocks of another arena are never larger than 64 MB.
-        mallopt(M_ARENA_MAX, 1)
+        # The blocks of another arena are never larger than 64 MB, so the main thread's keeps them all; a second one,
+        # for the tokenizer's threads would wait for each other and for it.
+        mallopt(M_ARENA_MAX, 2)
 
 
 def _hub_state(hub_ids: list[str]) -> HubState:

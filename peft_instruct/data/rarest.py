@@ -142,8 +142,9 @@ class Lookup:
             together += self.having[ranges(self.ends[some] - self.counts[some], self.counts[some])]
             pairs, num_shared = np.unique(together, return_counts=True)
             seconds, firsts = np.divmod(pairs, num_texts)
-            smaller, larger = np.sort([self.sizes[seconds], self.sizes[firsts]], axis=0)
-            are_near = (smaller >= NEAR * larger) & (num_shared >= self._least_shared(firsts, seconds))
+            two_sizes = self.sizes[seconds], self.sizes[firsts]
+            are_alike = np.minimum(*two_sizes) >= NEAR * np.maximum(*two_sizes)
+            are_near = are_alike & (num_shared >= self._least_shared(firsts, seconds))
             near = np.flatnonzero(are_near)
             near = near[np.lexsort((-num_shared[near], seconds[near]))]
             of_seconds = zip(seconds[near].tolist(), firsts[near].tolist(), strict=True)

@@ -67,7 +67,7 @@ def child(request: dict[str, Any]) -> None:
     os._exit(run_here(request["run"]))
 
 
-BALLAST, BALLAST_PIECE = 32 << 20, 1 << 16
+BALLAST, BALLAST_PIECE = 128 << 20, 1 << 16
 
 
 def limit_memory(room: int) -> None:
