@@ -21,7 +21,7 @@ import numpy as np
 
 from peft_instruct.data.cache import Cache, Entry, sha256_of
 from peft_instruct.data.columns import RowColumns, Texts, arrays_of
-from peft_instruct.data.prepare import InstructionData, read_instruction_data
+from peft_instruct.data.prepare import InstructionData, read_instruction_data, without_collector
 from peft_instruct.data.sources import files_of, is_hub_id, local_file
 from peft_instruct.data.table import TokenTable
 from peft_instruct.data.template import Template
@@ -55,6 +55,7 @@ class Preparation:
     say: Say = field(default=lambda line: None)
     _key: str | None = None
 
+    @without_collector()
     def data(self) -> InstructionData:
         """As `read_instruction_data`.
 
@@ -76,6 +77,7 @@ class Preparation:
             self._key = None
         return data
 
+    @without_collector()
     def rows(
         self, split: str, rows: Sequence[PromptCompletion], tokenizer: Tokenizer
     ) -> tuple[TokenTable, LengthReport]:
