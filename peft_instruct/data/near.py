@@ -10,10 +10,9 @@ keep a short row with one word changed together with its original.
 from __future__ import annotations
 
 import re
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from peft_instruct.data.words import Words, texts_of
 # Scripts without spaces between words: each character is a word. Hiragana to Han, Thai to Burmese, Khmer.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
-TEXTS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,26 @@ class Spelled:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Spelled:
-        speller = _Speller()
-        parts = [speller.spelled(texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)]
-        ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(counts for _, counts in parts)]))
-        return cls(np.concatenate([np.empty(0, np.int32), *(words for words, _ in parts)]), ends[:-1], ends[1:])
+        pieces = Words.of(texts)
+        vocabulary: dict[str, int] = {}
+
+        def numbers(some: Iterable[Sequence[str]]) -> np.ndarray:
+            found = (vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(some))
+            return np.fromiter(found, np.int32)
+
+        # What a piece is made of is found once.
+        made_of = [_WORD.findall(piece.casefold()) for piece in texts_of(pieces.distinct)]
+        lengths = np.fromiter(map(len, made_of), np.int64, len(made_of))
+        counts = lengths[pieces.numbers]
+        words = numbers(made_of)[ranges((np.cumsum(lengths) - lengths)[pieces.numbers], counts)]
+        ends = np.append(0, np.cumsum(counts))[pieces.ends]
+        without = np.flatnonzero(np.diff(ends) == 0)
+        signs = [texts[place].split() for place in without.tolist()]
+        added = np.zeros(len(texts), np.int64)
+        added[without] = list(map(len, signs))
+        words = np.insert(words, np.repeat(ends[:-1], added), numbers(signs))
+        ends[1:] += np.cumsum(added)
+        return cls(words, ends[:-1], ends[1:])
 
     def every_other(self) -> Spelled:
         """The first text, the third, …"""
@@ -83,39 +97,6 @@ class Spelled:
         spelled = map(slice, self.starts.tolist(), self.ends.tolist())
         found = (first_of.setdefault(self.words[each].tobytes(), place) for place, each in enumerate(spelled))
         return np.fromiter(found, np.int64, len(self.starts))
-
-
-class _Speller:
-    """Numbers for words; what a piece of a text is made of is found once."""
-
-    def __init__(self) -> None:
-        self._vocabulary: dict[str, int] = {}
-        self._pieces: dict[bytes, int] = {}
-        self._of_pieces, self._counts = array("i"), array("q")
-
-    def spelled(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The words of the texts, (W,) int32, and how many each has, (R,) int64."""
-        pieces = Words.of(texts)
-        known, num_known = self._pieces, len(self._pieces)
-        places = np.array([known.setdefault(piece, len(known)) for piece in pieces.distinct], np.int32)
-        new = [_WORD.findall(piece.casefold()) for piece in texts_of(islice(known, num_known, None))]
-        self._of_pieces.extend(self._numbers(new))
-        self._counts.extend(map(len, new))
-        counts_P = np.array(self._counts)
-        numbers = places[pieces.numbers]
-        counts = counts_P[numbers]
-        words = np.array(self._of_pieces)[ranges((np.cumsum(counts_P) - counts_P)[numbers], counts)]
-        ends = np.append(0, np.cumsum(counts))[pieces.ends]
-        without = np.flatnonzero(np.diff(ends) == 0)
-        signs = [texts[place].split() for place in without.tolist()]
-        added = np.zeros(len(texts), np.int64)
-        added[without] = list(map(len, signs))
-        words = np.insert(words, np.repeat(ends[:-1], added), self._numbers(signs))
-        return words, np.diff(ends) + added
-
-    def _numbers(self, texts: Iterable[Sequence[str]]) -> list[int]:
-        vocabulary = self._vocabulary
-        return [vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(texts)]
 
 
 def normal_form(text: str) -> str:

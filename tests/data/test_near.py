@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peft_instruct.data import near, rarest
+from peft_instruct.data import rarest
 from peft_instruct.data.near import NearDuplicates, NearPair, Spelled, groups_of, normal_form, similarity
 from peft_instruct.data.near import near_duplicates as near_duplicates_of
 from peft_instruct.data.prepare import read_source
@@ -175,10 +175,9 @@ def test_signs_alone_are_compared_as_they_stand() -> None:
     assert (pair.first, pair.second) == (1, 2)
 
 
-def test_parts_of_rows_are_spelled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_rows_are_spelled_once() -> None:
     asked, answers = ["One two?", "", "three", "ONE two"], ["Four, five.", "six", "?!", "!"]
     whole = Spelled.of([f"{ask} {answer}" for ask, answer in zip(asked, answers, strict=True)])
-    monkeypatch.setattr(near, "TEXTS_AT_ONCE", 3)
     parts = Spelled.of([text for pair in zip(asked, answers, strict=True) for text in pair])
     in_twos, alone = parts.in_twos(), parts.every_other()
 
