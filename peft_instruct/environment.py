@@ -76,9 +76,10 @@ def keep_freed_memory() -> None:
     # setting one of them ends that glibc learns the other by itself.
     if mallopt(M_MMAP_THRESHOLD, 2**31 - 1):
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        # The blocks of another arena are never larger than 64 MB, so the main thread's keeps them all; a second one,
-        # for the tokenizer's threads would wait for each other and for it.
-        mallopt(M_ARENA_MAX, 2)
+        # What is freed stays with the arena, and other threads than the main one need little: a few for all of them,
+        # where glibc would make eight for each core. One alone, for which the tokenizer's threads and the main one
+        # wait, makes preparation a tenth slower (2 cores).
+        mallopt(M_ARENA_MAX, 1 + (os.cpu_count() or 1))
 
 
 def _hub_state(hub_ids: list[str]) -> HubState:

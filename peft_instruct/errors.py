@@ -32,6 +32,8 @@ OUT_OF_MEMORY = (
 )
 """As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, the C++ library, and oneDNN of a kernel that it
 has no room for (torch 2.13)."""
+NOT_OF_MEMORY = "could not create a primitive descriptor"
+"""oneDNN of types or shapes that it has no kernel for."""
 
 
 class PeftInstructError(Exception):
@@ -96,6 +98,7 @@ def first_line(error: BaseException) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or torch says that memory ran out; torch has a type of its own for CUDA alone."""
+    said = str(error).lower().replace(NOT_OF_MEMORY, "")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+        isinstance(error, RuntimeError) and any(text in said for text in OUT_OF_MEMORY)
     )

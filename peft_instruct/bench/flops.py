@@ -9,7 +9,7 @@ weights. Attention multiplies queries with keys and weights with values: 12 · l
 
 Counted is what the result needs, so that waste lowers the figure and skill does not raise it: no padding, no
 recomputation (gradient checkpointing), the language-model head, and what of the last block nothing else reads, only
-where a token is learned, and a preamble that the rows of a batch share once where it was computed once. Left out as
+where a token is learned, and a preamble that rows of a batch share once where it was computed once. Left out as
 small: embeddings, norms, activation functions, softmax, optimizer, DoRA's column norms, GPT-Neo's local attention
 windows (counted as global).
 """
@@ -30,8 +30,8 @@ FORMULAS = {
 }
 LEGEND = (
     "N weights of the blocks' matrices, A of the adapter, of both without those behind the last attention (E, and F of "
-    "the adapter), H of the head, L layers, W attention width; a preamble that was computed once for all rows of a "
-    "batch counts once"
+    "the adapter), H of the head, L layers, W attention width; a preamble that was computed once for several "
+    "rows of a batch counts once"
 )
 
 

@@ -149,7 +149,7 @@ class Stopwatch(TrainerCallback):
             return counts
         rows, width, joined = self._given.popleft()
         if joined is not None:
-            spared = [(len(family.rows) - 1, family.num_shared) for family in joined.families]
+            spared = [(len(kind.rows) - 1, kind.num_shared) for kind in joined.kinds]
         elif rows * width == counts.num_positions:
             return counts
         else:

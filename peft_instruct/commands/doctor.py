@@ -225,6 +225,6 @@ def _mark(library: Library) -> str:
 def _device_line(device: Device) -> str:
     if not device.is_here:
         return f"{device.kind:<12} not here"
-    bf16 = "bf16 faster than fp32" if device.is_faster_in_bf16 else "fp32 faster than bf16"
+    bf16 = "bf16 faster than fp32" if device.is_faster_in_bf16 else "bf16 not known to be faster"
     memory = f"{device.memory_bytes / 1e9:.1f} GB"
     return f"{device.kind:<12} {device.name}, {memory}, {bf16}: precision auto is {device.precision}"

@@ -106,13 +106,19 @@ def _bf16_of_cpu() -> tuple[bool, str]:
 
 
 def _seconds_of_products(*dtypes: torch.dtype) -> list[float]:
-    """Of a small square product in each, the least of a few in turn; 7 to 25 ms in all."""
-    factors = [torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype) for dtype in dtypes]
+    """Of a product in each, as much of it for every thread, the least of a few in turn; 7 to 50 ms in all."""
+    factors = [
+        (
+            torch.ones(PROBE_SIZE * torch.get_num_threads(), PROBE_SIZE, dtype=dtype),
+            torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype),
+        )
+        for dtype in dtypes
+    ]
     rounds = []
     for _ in range(1 + PROBE_TIMES):
         clock = [time.perf_counter()]
-        for factor in factors:
-            torch.mm(factor, factor)
+        for left, right in factors:
+            torch.mm(left, right)
             clock.append(time.perf_counter())
         rounds.append([end - start for start, end in pairwise(clock)])
     return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]

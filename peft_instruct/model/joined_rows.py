@@ -1,9 +1,9 @@
 """Rows of a batch laid one after another, so that nothing is computed for padding, nor twice what rows begin with.
 
-    [what the rows of a family begin with][of the next family]…[rest of row 1][rest of row 2]…[filler]
+    [what the rows of a kind begin with][of the next kind]…[rest of row 1][rest of row 2]…[filler]
 
 Only attention looks from one token to another; there some rows at a time stand side by side, each behind the keys and
-values of its family's beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691
+values of its kind's beginning (as FlashAttention's variable lengths and Hydragen's shared prefix do, arXiv 2307.08691
 and 2402.05099). Every other part of a model takes the tokens as they come.
 """
 
@@ -27,11 +27,11 @@ MOST_SCORES = 1 << 16
 QUERIES = 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
 LEAST_SPARED = 16
-"""Tokens that a beginning must spare: rows of several families stand side by side less often."""
+"""Tokens that a beginning must spare: rows of several kinds stand side by side less often."""
 
 
 @dataclass(frozen=True)
-class Family:
+class Kind:
     """Rows, by their places in the batch, of which the first `num_shared` tokens are computed once."""
 
     rows: tuple[int, ...]
@@ -40,7 +40,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Group:
-    """Own tokens of rows of one family, or beginnings, that attention sees side by side.
+    """Own tokens of rows of one kind, or beginnings, that attention sees side by side.
 
     Attributes:
         num_rows, width: R and W.
@@ -78,7 +78,7 @@ class JoinedRows:
     """Where the tokens of a batch stand in one sequence.
 
     Attributes:
-        families: every row in one of them.
+        kinds: every row in one of them.
         num_shared: P.
         ids, positions: what the model is given, (1, N).
         token: at each place of the batch as it was, (B, T); of padding any.
@@ -86,7 +86,7 @@ class JoinedRows:
         num_calls: of their attention, so that a model which does not pass this on is found out.
     """
 
-    families: tuple[Family, ...]
+    kinds: tuple[Kind, ...]
     num_shared: int
     ids: torch.Tensor
     positions: torch.Tensor
@@ -105,7 +105,7 @@ class JoinedRows:
         return self._biases[dtype][first:end, most_before - group.num_before : most_before + end]
 
 
-def families_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Family, ...]:
+def kinds_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Kind, ...]:
     """The rows, in the order of their tokens, cut where the least is left to compute.
 
     Args:
@@ -114,7 +114,7 @@ def families_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Family, ...]:
     # Of rows in the order of their tokens, those between two have in common what all neighbours between them have.
     order = sorted(range(len(beginnings)), key=beginnings.__getitem__)
     common = [num_in_common([beginnings[place] for place in two]) for two in pairwise(order)]
-    # best[end]: the most that the first `end` rows can spare, and where their last family begins.
+    # best[end]: the most that the first `end` rows can spare, and where their last kind begins.
     best = [(0, 0)]
     for end in range(1, len(order) + 1):
         choices, shared = [(best[end - 1][0], end - 1)], sys.maxsize
@@ -122,17 +122,17 @@ def families_of(beginnings: Sequence[tuple[int, ...]]) -> tuple[Family, ...]:
             shared = min(shared, common[start])
             choices.append((best[start][0] + (end - 1 - start) * shared - LEAST_SPARED, start))
         best.append(max(choices))
-    families: list[Family] = []
+    kinds: list[Kind] = []
     alone: list[int] = []
     end = len(order)
     while end:
         start = best[end][1]
         if end - start > 1:
-            families.append(Family(tuple(order[start:end]), min(common[start : end - 1])))
+            kinds.append(Kind(tuple(order[start:end]), min(common[start : end - 1])))
         else:
             alone += order[start:end]
         end = start
-    return (*families, Family(tuple(alone), 0)) if alone else tuple(families)
+    return (*kinds, Kind(tuple(alone), 0)) if alone else tuple(kinds)
 
 
 def num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
@@ -142,10 +142,8 @@ def num_in_common(rows: Sequence[tuple[int, ...]]) -> int:
     return sum(1 for _ in same)
 
 
-def join_rows(
-    ids_BT: torch.Tensor, mask_BT: torch.Tensor, families: Sequence[Family], dtype: torch.dtype
-) -> JoinedRows:
-    """Lay out a batch that is padded on the right, of which every row is longer than its family's beginning.
+def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, kinds: Sequence[Kind], dtype: torch.dtype) -> JoinedRows:
+    """Lay out a batch that is padded on the right, of which every row is longer than its kind's beginning.
 
     The longest come first, so that those of a group are of like length.
 
@@ -155,17 +153,17 @@ def join_rows(
     multiple = 1 if dtype == torch.float32 else MULTIPLE
     device, width = ids_BT.device, ids_BT.shape[1]
     lengths = mask_BT.sum(1).tolist()
-    families = sorted(families, key=lambda family: -family.num_shared)
-    shared = [family.num_shared for family in families if family.num_shared]
+    kinds = sorted(kinds, key=lambda kind: -kind.num_shared)
+    shared = [kind.num_shared for kind in kinds if kind.num_shared]
     num_shared = sum(shared)
     # Of each piece of the sequence its place in the batch, row by row, and its length.
-    pieces = [(family.rows[0] * width, family.num_shared) for family in families]
+    pieces = [(kind.rows[0] * width, kind.num_shared) for kind in kinds]
     groups = [*_groups(shared, 0, slice(0, 0), multiple, device)]
     token_BT = torch.arange(width, device=device).repeat(len(lengths), 1)
     start = num_shared
-    for family, end_of_shared in zip(families, accumulate(family.num_shared for family in families), strict=True):
-        P, before = family.num_shared, slice(end_of_shared - family.num_shared, end_of_shared)
-        rows = sorted(family.rows, key=lambda row: -lengths[row])
+    for kind, end_of_shared in zip(kinds, accumulate(kind.num_shared for kind in kinds), strict=True):
+        P, before = kind.num_shared, slice(end_of_shared - kind.num_shared, end_of_shared)
+        rows = sorted(kind.rows, key=lambda row: -lengths[row])
         own = [lengths[row] - P for row in rows]
         groups += _groups(own, start, before, multiple, device)
         for row, length in zip(rows, own, strict=True):
@@ -177,7 +175,7 @@ def join_rows(
     ids_N, positions_N = ids_BT.flatten()[place_N], place_N % width
     ids_1N, positions_1N = (nn.functional.pad(each, (0, -start % MULTIPLE))[None] for each in (ids_N, positions_N))
     token_BT.clamp_max_(start - 1)
-    return JoinedRows(tuple(families), num_shared, ids_1N, positions_1N, token_BT, tuple(groups))
+    return JoinedRows(tuple(kinds), num_shared, ids_1N, positions_1N, token_BT, tuple(groups))
 
 
 def _groups(lengths: Sequence[int], start: int, before: slice, multiple: int, device: torch.device) -> Iterator[Group]:

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peft_instruct.model.device import arithmetic
 from peft_instruct.model.gelu import GELUTanh
 from peft_instruct.model.joined_rows import JoinedRows
 from peft_instruct.model.row_attention import attention_of_joined_rows
@@ -53,8 +54,10 @@ def attention_for_length(
     """
     if joined_rows is not None:
         groups = getattr(module, "num_key_value_groups", 1)
-        # Not by an index, whose gradient is written once more, into zeros.
-        query, key, value = (each.squeeze(0) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+        # Under autocast rotary positions leave queries and keys in fp32. Without the batch not by an index, whose
+        # gradient is written once more, into zeros.
+        states = query, repeat_kv(key, groups), repeat_kv(value, groups)
+        query, key, value = (each.to(arithmetic(query)).squeeze(0) for each in states)
         return attention_of_joined_rows(query, key, value, joined_rows, dropout, scaling).unsqueeze(0), None
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_own_mask = (attention_mask is None and num_queries == num_keys) or (

@@ -24,7 +24,7 @@ from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import sees_all
-from peft_instruct.model.joined_rows import Family, families_of, join_rows, num_in_common
+from peft_instruct.model.joined_rows import Kind, join_rows, kinds_of, num_in_common
 from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.model.last_block import after_last_attention, computed_where
 from peft_instruct.model.packed import Matrix, multiplies_packed
@@ -67,7 +67,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         if not fused_lm_head or labels is None or labels.device.type == "cuda":
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         joins = may_join and not args and can_join(self, kwargs)
-        may_share = speed.shared_preamble and not args and not (self.training and is_random)
+        may_share = speed.shared_preamble and len(labels) > 1 and not args and not (self.training and is_random)
         beginnings: list[tuple[int, ...]] = [()] * len(labels)
         if may_share and can_share(self, kwargs, joins):
             beginnings = beginnings_of(kwargs["input_ids"], kwargs["attention_mask"], labels)
@@ -79,8 +79,8 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         is_whole = self.training and (self.is_gradient_checkpointing or is_random)
         read_late = [] if is_whole else after_last_attention(self, config)
         if joins:
-            families = families_of(beginnings)
-            hidden_ND = _hidden_states_of_joined_rows(self.base_model, families, kwargs, learned_BT, read_late)
+            kinds = kinds_of(beginnings)
+            hidden_ND = _hidden_states_of_joined_rows(self.base_model, kinds, kwargs, learned_BT, read_late)
         elif (shared := num_in_common(beginnings)) >= SHORTEST_PREAMBLE:
             hidden_BTD = _hidden_states_after_preamble(self.base_model, shared, kwargs, learned_BT, read_late)
             hidden_ND = hidden_BTD[:, :-1][learned_BT]
@@ -151,7 +151,7 @@ def beginnings_of(ids_BT: torch.Tensor, mask_BT: torch.Tensor, labels_BT: torch.
 
 def _hidden_states_of_joined_rows(
     base_model: Any,
-    families: Sequence[Family],
+    kinds: Sequence[Kind],
     inputs: dict[str, Any],
     learned_BT: torch.Tensor,
     read_late: Sequence[nn.Module],
@@ -165,7 +165,7 @@ def _hidden_states_of_joined_rows(
         RuntimeError: the model does not hand on to its attention what tells rows apart.
     """
     dtype = arithmetic(base_model.get_input_embeddings().weight)
-    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], families, dtype)
+    rows = join_rows(inputs["input_ids"], inputs["attention_mask"], kinds, dtype)
     token_N = rows.token[:, :-1][learned_BT]
     is_read = torch.zeros_like(rows.ids, dtype=torch.bool)
     is_read[0, token_N] = True

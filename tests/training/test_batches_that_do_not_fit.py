@@ -21,6 +21,7 @@ OOM_TEXTS = (
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
         "allocate 823441408 bytes. Error code 12 (Cannot allocate memory)"
     ),
+    RuntimeError("could not create a primitive"),
     MemoryError(),
 )
 
@@ -203,7 +204,8 @@ def test_passes_are_the_rows_in_their_order_each_as_wide_as_it_must_be() -> None
     assert [len(part["input_ids"]) for part in passes(batch, 8)] == [5]
 
 
-@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "MemoryError"])
+@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "oneDNN", "MemoryError"])
 def test_what_libraries_say_when_memory_runs_out_is_understood(error: BaseException) -> None:
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a matmul primitive"))

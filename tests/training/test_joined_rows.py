@@ -14,7 +14,7 @@ from test_speed import FP32, learned_adapter, loss_and_gradients, relative_diffe
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from peft_instruct.model import joined_rows, kernels, row_attention
-from peft_instruct.model.joined_rows import Family, join_rows
+from peft_instruct.model.joined_rows import Kind, join_rows
 from peft_instruct.training.completion_head import can_join
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -26,21 +26,21 @@ MODELS = {
     ),
 }
 LENGTHS = (9, 4, 21, 5, 7)
-APART = (Family((0, 1, 2, 3, 4), 0),)
+APART = (Kind((0, 1, 2, 3, 4), 0),)
 SHARED = {
     "nothing shared": APART,
-    "all share": (Family((0, 1, 2, 3, 4), 3),),
-    "two kinds": (Family((3, 0), 4), Family((1, 2, 4), 3)),
-    "one of two kinds": (Family((1, 3, 0), 2), Family((4, 2), 0)),
+    "all share": (Kind((0, 1, 2, 3, 4), 3),),
+    "two kinds": (Kind((3, 0), 4), Kind((1, 2, 4), 3)),
+    "one of two kinds": (Kind((1, 3, 0), 2), Kind((4, 2), 0)),
 }
 
 
-def batch(families: Sequence[Family]) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and mask (5, 21), the rows of a family beginning with the same tokens."""
+def batch(kinds: Sequence[Kind]) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and mask (5, 21), the rows of a kind beginning with the same tokens."""
     torch.manual_seed(1)
     ids = torch.randint(1, 64, (len(LENGTHS), max(LENGTHS)))
-    for family in families:
-        ids[list(family.rows), : family.num_shared] = ids[family.rows[0], : family.num_shared]
+    for kind in kinds:
+        ids[list(kind.rows), : kind.num_shared] = ids[kind.rows[0], : kind.num_shared]
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
     return ids * mask, mask
 
@@ -53,7 +53,7 @@ def cut_everywhere(rows: Sequence[tuple[int, ...]]) -> Iterator[list[Sequence[tu
 
 
 @given(st.lists(st.lists(st.integers(0, 1), max_size=9).map(tuple), min_size=1, max_size=8), st.integers(0, 6))
-def test_families_spare_the_most_of_all_ways_to_cut_rows_in_their_order(
+def test_kinds_spare_the_most_of_all_ways_to_cut_rows_in_their_order(
     beginnings: list[tuple[int, ...]], least: int
 ) -> None:
     def spared(num_rows: int, shared: int) -> int:
@@ -61,15 +61,15 @@ def test_families_spare_the_most_of_all_ways_to_cut_rows_in_their_order(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(joined_rows, "LEAST_SPARED", least)
-        families = joined_rows.families_of(beginnings)
-    assert sorted(row for family in families for row in family.rows) == list(range(len(beginnings)))
-    for family in families:
-        assert len({beginnings[row][: family.num_shared] for row in family.rows}) == 1 or not family.num_shared
+        kinds = joined_rows.kinds_of(beginnings)
+    assert sorted(row for kind in kinds for row in kind.rows) == list(range(len(beginnings)))
+    for kind in kinds:
+        assert len({beginnings[row][: kind.num_shared] for row in kind.rows}) == 1 or not kind.num_shared
     best = max(
         sum(spared(len(rows), joined_rows.num_in_common(rows)) for rows in parted)
         for parted in cut_everywhere(sorted(beginnings))
     )
-    assert sum(spared(len(family.rows), family.num_shared) for family in families) == best
+    assert sum(spared(len(kind.rows), kind.num_shared) for kind in kinds) == best
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["widths as they are", "widths filled up"])
@@ -95,11 +95,11 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     kernels.use_fast_kernels(model)
-    families = SHARED[shared]
-    ids, mask = batch(families)
+    kinds = SHARED[shared]
+    ids, mask = batch(kinds)
     weights = torch.randn(*ids.shape, 32)
-    rows = join_rows(ids, mask, families, dtype)
-    num_computed = sum(LENGTHS) - sum((len(family.rows) - 1) * family.num_shared for family in families)
+    rows = join_rows(ids, mask, kinds, dtype)
+    num_computed = sum(LENGTHS) - sum((len(kind.rows) - 1) * kind.num_shared for kind in kinds)
     assert rows.ids.shape[1] == num_computed + -num_computed % multiple
     found = []
     for joined in (True, False):
@@ -121,9 +121,9 @@ def test_every_family_computes_of_joined_rows_what_it_computes_of_padded_ones(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["widths as they are", "widths filled up"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("families", [((5, 0),), ((5, 3),), ((3, 3), (2, 2))])
+@pytest.mark.parametrize("kinds", [((5, 0),), ((5, 3),), ((3, 3), (2, 2))])
 def test_the_gradients_of_attention_are_its_derivatives(
-    families: tuple[tuple[int, int], ...], dropout: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    kinds: tuple[tuple[int, int], ...], dropout: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joined_rows, "MULTIPLE", 2)
     monkeypatch.setattr(joined_rows, "QUERIES", 4)
@@ -131,7 +131,7 @@ def test_the_gradients_of_attention_are_its_derivatives(
     monkeypatch.setattr(joined_rows, "MOST_SCORES", 60)  # the row of 9 alone, the others together
     mask = (torch.arange(9) < torch.tensor([5, 9, 4, 4, 6])[:, None]).long()
     numbers = iter(range(5))
-    parted = [Family(tuple(islice(numbers, count)), shared) for count, shared in families]
+    parted = [Kind(tuple(islice(numbers, count)), shared) for count, shared in kinds]
     rows = join_rows(torch.ones_like(mask), mask, parted, dtype)
     torch.manual_seed(0)
     shape = (2, rows.ids.shape[1], 3)

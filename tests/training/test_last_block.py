@@ -93,6 +93,28 @@ def test_every_family_has_the_loss_and_the_gradients_of_its_whole(
     assert relative_difference(gradients(whole), gradients(patched)) <= 1e-5
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "padded"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_every_family_is_as_near_to_fp32_as_its_whole(family: str, joined: bool) -> None:
+    """fp32 weights, multiplied in bf16: rotary positions leave queries and keys in fp32, and values in bf16."""
+    whole, patched = model_of(family, joined_rows=joined)
+    targets = batch()["labels"][:, 1:]
+    found = []
+    for model, precision in ((whole, torch.float32), (whole, torch.bfloat16), (patched, torch.bfloat16)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            if model is patched:
+                loss = -model(**batch(), fused_lm_head=True).log_probs.sum()
+            else:
+                given = {name: each for name, each in batch().items() if name != "labels"}
+                logits = model(**given).logits[:, :-1].float()
+                loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="sum")
+        loss.backward()
+        found.append({name: gradient.clone() for name, gradient in gradients(model).items()})
+    exact, plain, ours = found
+    assert relative_difference(exact, ours) <= 1.5 * relative_difference(exact, plain)
+
+
 def test_the_last_mlp_is_given_learned_tokens_alone() -> None:
     _, model = model_of("gpt2")
     given = tokens_given_to_mlps(model)

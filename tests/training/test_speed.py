@@ -100,23 +100,23 @@ def test_frozen_weights_are_packed_both_ways_and_learned_ones_never(make_trainer
 
 
 class Spy:
-    """Records how many tokens each batch shared: all of its rows, or those of each family where rows are joined."""
+    """Records how many tokens each batch shared: all of its rows, or those of each kind where rows are joined."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lengths: list[int] = []
-        in_common, families_of = completion_head.num_in_common, completion_head.families_of
+        in_common, kinds_of = completion_head.num_in_common, completion_head.kinds_of
 
         def spying_on_all(rows: Any) -> int:
             self.lengths.append(in_common(rows))
             return self.lengths[-1]
 
-        def spying_on_families(rows: Any) -> Any:
-            families = families_of(rows)
-            self.lengths += [family.num_shared for family in families]
-            return families
+        def spying_on_kinds(rows: Any) -> Any:
+            kinds = kinds_of(rows)
+            self.lengths += [kind.num_shared for kind in kinds]
+            return kinds
 
         monkeypatch.setattr(completion_head, "num_in_common", spying_on_all)
-        monkeypatch.setattr(completion_head, "families_of", spying_on_families)
+        monkeypatch.setattr(completion_head, "kinds_of", spying_on_kinds)
 
 
 def first_of_each_kind(trainer: Any, count: int) -> dict[str, torch.Tensor]:
@@ -164,6 +164,15 @@ def test_equal_rows_still_have_a_token_of_their_own(make_trainer: Any, monkeypat
     completion = int((copies["labels"][0] != IGNORED_LABEL).sum())
     assert 0 < spy.lengths[0] <= copies["input_ids"].shape[1] - completion
     assert loss > 0
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_row_alone_is_one_pass(make_trainer: Any, monkeypatch: Any, joins: bool) -> None:
+    spy = Spy(monkeypatch)
+    trainer = make_trainer(*FP32, f"speed.joined_rows={str(joins).lower()}")
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss_and_gradients(trainer, {name: values[:1] for name, values in batch.items() if name != "prompt_length"})
+    assert spy.lengths == [0]
 
 
 @pytest.mark.slow
