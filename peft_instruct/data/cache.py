@@ -26,7 +26,7 @@ MOST_BYTES = 4 << 30
 SEAL = "seal.json"
 """Written last: the SHA-256 of every other file of the entry."""
 NOTE = "note.json"
-PARTIAL = ".partial-"
+PARTIAL = ".peft-instruct-"
 """What an entry is named while it is written."""
 MOST_WRITING_SECONDS = 24 * 3600
 """A partial entry that has not changed for so long was left by a process that was killed."""
@@ -117,10 +117,12 @@ class Cache:
         for place in self.folder.iterdir():
             with suppress(OSError):  # another process may be removing it
                 used = place.stat().st_mtime
-                if not place.name.startswith("."):
+                if place.name.startswith(PARTIAL):
+                    if time.time() - used > MOST_WRITING_SECONDS:
+                        shutil.rmtree(place, ignore_errors=True)
+                # The folder may be one in which others keep things, too.
+                elif (place / SEAL).is_file():
                     sizes[place] = (used, sum(file.stat().st_size for file in place.iterdir()))
-                elif place.name.startswith(PARTIAL) and time.time() - used > MOST_WRITING_SECONDS:
-                    shutil.rmtree(place, ignore_errors=True)
         total = sum(size for _, size in sizes.values())
         for place in sorted(sizes, key=lambda place: sizes[place][0]):
             if total > self.most_bytes and place.name != kept:

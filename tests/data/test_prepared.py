@@ -18,7 +18,7 @@ from tiny import tiny_rows
 
 from peft_instruct.data import prepare as prepare_room
 from peft_instruct.data import prepared
-from peft_instruct.data.cache import Cache, Entry
+from peft_instruct.data.cache import PARTIAL, Cache, Entry
 from peft_instruct.data.columns import RowColumns, arrays_of
 from peft_instruct.data.prepare import _fingerprint, read_instruction_data
 from peft_instruct.data.prepared import Preparation
@@ -221,13 +221,13 @@ def test_a_cache_that_can_only_be_read_is_read(cache: Cache, monkeypatch: pytest
 
 def test_what_a_killed_process_left_half_written_goes(cache: Cache) -> None:
     assert cache.folder is not None
-    for name, age in ((".partial-old", 25 * 3600), (".partial-new", 60)):
+    for name, age in ((f"{PARTIAL}old", 25 * 3600), (f"{PARTIAL}new", 60)):
         (cache.folder / name).mkdir(parents=True)
         (cache.folder / name / "numbers.npy").write_bytes(b"half")
         then = time.time() - age
         os.utime(cache.folder / name, (then, then))
     cache.store("key", Entry({}, None))
-    assert sorted(path.name for path in cache.folder.iterdir()) == [".partial-new", "key"]
+    assert sorted(path.name for path in cache.folder.iterdir()) == [f"{PARTIAL}new", "key"]
 
 
 def test_the_least_used_entries_go_when_there_are_too_many(tmp_path: Path) -> None:
@@ -239,6 +239,18 @@ def test_the_least_used_entries_go_when_there_are_too_many(tmp_path: Path) -> No
     assert cache.load("first") is not None  # used, so no longer the oldest
     cache.store("third", entry)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["first", "third"]
+
+
+def test_what_is_no_entry_stays_where_the_folder_is_not_the_caches_alone(tmp_path: Path) -> None:
+    for other in ("thesis", "model", ".git"):
+        (tmp_path / other).mkdir()
+        (tmp_path / other / "file").write_bytes(b"x" * 20_000)
+        os.utime(tmp_path / other, (0, 0))
+    (tmp_path / "file").write_bytes(b"x" * 20_000)
+    cache = Cache(tmp_path, most_bytes=1)
+    for key in ("first", "second"):
+        assert cache.store(key, Entry({"numbers": np.zeros(500)}, None)) == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "file", "model", "second", "thesis"]
 
 
 def test_the_cache_can_be_elsewhere_or_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
