@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     GPT2Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -90,6 +91,9 @@ def load_base(
     else:
         model = _pretrained_model(section, location, compute)
     check_fits(tokenizer, model.config.get_text_config().vocab_size, place)
+    # A base's own settings would act on completions, and some that are read are refused when they are written
+    # (transformers 5.24, generation/configuration_utils.py:919).
+    model.generation_config = GenerationConfig(bos_token_id=model.generation_config.bos_token_id)
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id

@@ -56,6 +56,17 @@ def test_a_base_is_loaded_in_fp32_with_one_stop_and_pad_token_everywhere(folder:
         assert config.pad_token_id == config.eos_token_id == stop
 
 
+def test_a_bases_own_generation_settings_are_left_behind(folder: Path, tmp_path: Path) -> None:
+    own = {"temperature": 0.9, "top_p": 0.6, "no_repeat_ngram_size": 2, "forced_eos_token_id": 3, "bos_token_id": 1}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    model = _load(folder).model
+    assert model.generation_config.to_diff_dict().keys() <= {
+        "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"
+    }  # fmt: skip
+    assert model.generation_config.bos_token_id == 1
+    model.save_pretrained(tmp_path / "saved")  # refuses a temperature without do_sample
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_stored_in_half_precision_are_trained_in_fp32(folder: Path, dtype: torch.dtype) -> None:
     from transformers import AutoModelForCausalLM
