@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generated import Completed, GenerateResult, say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.data.templates import AS_IS
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.inference.files import finished_file, json_line, one_prompt, partial_file, read_prompts
@@ -66,6 +67,12 @@ def generate(
     options = _options(adapter.manifest.generation, settings, say)
     template = adapter.manifest.prompt_template()
     rows = read_prompts(str(file), template) if file else [one_prompt(instruction or "", input, template)]
+    as_they_are = sum("prompt" in row.values for row in rows)
+    if as_they_are and template.name != AS_IS.name:
+        say(
+            f"{file}: {as_they_are} of {len(rows)} rows have a 'prompt', which is taken as it is; an 'instruction' is "
+            f"put into the template of the training ({template.name})"
+        )
     used_seed = None if options.temperature == 0 else new_seed() if seed is None else seed
     with ExitStack() as stack:
         written = stack.enter_context(finished_file(out, keeps=True)) if out else None

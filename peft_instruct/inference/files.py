@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from peft_instruct.data.conversations import BrokenConversationError, UnusableConversationError, read_question
+from peft_instruct.data.formats import PARTS
 from peft_instruct.data.prepare import LOST
 from peft_instruct.data.reader import HALF_PAIR, has_lone_surrogate
 from peft_instruct.data.sources import is_hub_id, read_rows
@@ -44,8 +45,8 @@ class PromptRow:
 
 
 def read_prompts(source: str, template: Template) -> list[PromptRow]:
-    """The prompts of a file, row by row: `instruction` (and `input`) or a conversation, rendered by the template, or
-    `prompt`, taken as it is. Of a conversation it is everything before the answer that it ends in.
+    """The prompts of a file, row by row: `instruction` (and `input` or `context`) or a conversation, rendered by the
+    template, or `prompt`, taken as it is. Of a conversation it is everything before the answer that it ends in.
 
     Raises:
         DatasetError: no such file, or broken rows, every one named by file and line.
@@ -89,10 +90,12 @@ def _prompt(row: Row, template: Template) -> str:
     (name,) = named
     if name in CONVERSATIONS:
         return _rendered(_conversation(row, name), template)
-    value, given_input = row.values[name], row.values.get("input")
+    value, given_input = row.values[name], None
     problems = _text_problems(name, value)
-    if name == "instruction" and given_input not in (None, ""):
-        problems += _text_problems("input", given_input, "text, or none")
+    about = next((each for each in PARTS["alpaca"]["input"] if row.values.get(each) not in (None, "")), None)
+    if name == "instruction" and about:
+        given_input = row.values[about]
+        problems += _text_problems(about, given_input, "text, or none")
     if problems:
         raise _BadPromptError(*problems)
     if name == "prompt":
@@ -118,7 +121,7 @@ def _rendered(example: Example, template: Template) -> str:
 
 
 def _text_problems(name: str, value: Any, expected: str = "text") -> list[str]:
-    if not isinstance(value, str) or not (value.strip() or name == "input"):
+    if not isinstance(value, str) or not (value.strip() or name in PARTS["alpaca"]["input"]):
         return [f"{name!r} is {_shown(value)}. expected {expected}."]
     return [f"{name!r} {HALF_PAIR}."] if has_lone_surrogate(value) else []
 

@@ -108,7 +108,12 @@ def test_a_file_is_completed_in_its_order(adapter: Path, tmp_path: Path) -> None
     rows = [{"id": number, "instruction": asked, "input": given} for number, (asked, given) in enumerate(ASKED)]
     rows.append({"id": 99, "prompt": "The opposite of hot", "completion": "of the file"})
     file, out = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    result = run(adapter, file=file, out=out, batch_size=3)
+    said: list[str] = []
+    result = run(adapter, file=file, out=out, batch_size=3, say=said.append)
+    assert any(
+        f"1 of {len(rows)} rows have a 'prompt', which is taken as it is" in line and "(alpaca)" in line
+        for line in said
+    )
     written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in written] == [row["id"] for row in rows]
     for row, (instruction, given) in zip(written, ASKED, strict=False):

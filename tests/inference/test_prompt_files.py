@@ -47,6 +47,15 @@ def test_instructions_are_rendered_and_prompts_are_taken_as_they_are(tmp_path: P
     assert rows[1].origin == f"{source}:2"
 
 
+def test_what_an_instruction_is_about_is_found_as_in_training(tmp_path: Path) -> None:
+    """Dolly calls it `context`."""
+    about = {"context": "21"}, {"input": "", "context": "21"}, {"input": "21", "context": "42"}
+    source = lines(tmp_path / "in.jsonl", *({"instruction": "Double it.", **each} for each in about))
+    assert [row.prompt for row in read_prompts(source, ALPACA)] == [ALPACA.prompt("Double it.", "21")] * 3
+    with pytest.raises(DatasetError, match=r"in.jsonl:1: 'context' is list"):
+        read_prompts(lines(tmp_path / "in.jsonl", {"instruction": "Double it.", "context": ["21"]}), ALPACA)
+
+
 def test_every_broken_row_is_named_at_once(tmp_path: Path) -> None:
     source = lines(
         tmp_path / "in.jsonl",
