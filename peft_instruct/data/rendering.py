@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 MOST_SECONDS = 30.0
@@ -71,7 +72,8 @@ def _limit() -> None:
         import resource
     except ImportError:  # Windows: the time is limited by the parent
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    with suppress(ValueError, OSError):  # macOS: a process has mapped more than that when it begins
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_PROCESSOR_SECONDS, MOST_PROCESSOR_SECONDS))
 
 
@@ -104,7 +106,8 @@ def _render(request: dict[str, Any]) -> str:
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    # Today's date would make other rows of the same ones tomorrow; this is Llama 3.2's own where it is told none.
+    environment.globals["strftime_now"] = datetime(2024, 7, 26).strftime
     return environment.from_string(request["template"]).render(
         messages=request["messages"],
         tools=None,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import write_tiny_base
 
+from peft_instruct.data import rendering
 from peft_instruct.data.chat_templates import own_template
 from peft_instruct.data.rendering import ChatTemplateError, render_chat
 from peft_instruct.errors import RecipeError
@@ -67,6 +68,27 @@ def test_an_escape_reaches_nothing(template: str, tmp_path: Path) -> None:
     with pytest.raises(ChatTemplateError):
         render_chat(template.replace("CANARY", str(canary)), MESSAGES, False, {})
     assert not canary.exists()
+
+
+def test_the_date_is_the_same_every_day() -> None:
+    """Else a run that is stopped before midnight could not go on after it."""
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    assert render_chat(dated, MESSAGES, False, {}) == "26 Jul 2024"
+
+
+def test_a_system_that_limits_no_address_space_limits_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS does; a mock, for want of one."""
+    resource = pytest.importorskip("resource")
+    limited = []
+
+    def setrlimit(what: int, limits: tuple[int, int]) -> None:
+        if what == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        limited.append(what)
+
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    rendering._limit()
+    assert limited == [resource.RLIMIT_CPU]
 
 
 @pytest.mark.parametrize("template", BOMBS)
