@@ -119,7 +119,7 @@ def _write(tuned: Tuned, folder: Path, dtype: str) -> None:
     except ValueError as error:
         raise AdapterError(f"{tuned.adapter.path}: cannot be merged ({error}).") from error
     tokenizer = tuned.tokenizer
-    tokenizer.chat_template = tuned.template.chat_template(starts_with_bos=bool(start_ids(tokenizer)))
+    tokenizer.chat_template = tuned.template.chat_template(tokenizer.bos_token if start_ids(tokenizer) else "")
     generation = merged.generation_config
     generation.max_new_tokens = tuned.adapter.manifest.generation.max_new_tokens
     merged = merged.to(DTYPES[dtype])

@@ -75,21 +75,27 @@ class Template:
         before, _, after = self.answer.partition(ANSWER)
         return completion.removeprefix(before).removesuffix(after)
 
-    def chat_template(self, starts_with_bos: bool = False) -> str:
+    def chat_template(self, bos_token: str = "") -> str:
         """The same prompts as a Jinja chat template, so that other tools prompt the model as it was trained.
 
         A user's message is the instruction; an assistant's message is followed by the end-of-text token.
 
         Args:
-            starts_with_bos: the tokenizer puts a beginning-of-text token before every text.
+            bos_token: the beginning-of-text token, where the tokenizer puts it before every text. A template that
+                spells it itself has it once.
         """
-        first = self._jinja(self.without_input)
-        system = self._jinja(self.with_system) if self.with_system else f"messages[0]['content'] + '\\n' + {first}"
-        later = self._jinja(self.follow_up) if self.follow_up else first
+
+        def opened(text: str) -> str:
+            begins = not bos_token or text.startswith((bos_token, "{bos}"))
+            return self._jinja(text) if begins else f"bos_token + {self._jinja(text)}"
+
+        later = self._jinja(self.follow_up or self.without_input)
+        first = opened(self.without_input)
+        system = opened(self.with_system) if self.with_system else f"messages[0]['content'] + '\\n' + {first}"
         answer = self._jinja(self.answer.replace(ANSWER, "{instruction}"))
         strip = "|trim" if self.strips else ""
         return (
-            ("{{- bos_token -}}" if starts_with_bos else "") + "{%- for message in messages -%}"
+            "{%- for message in messages -%}"
             "{%- if message['role'] == 'assistant' -%}"
             f"{{% generation %}}{{{{ {answer} + eos_token }}}}{{% endgeneration %}}"
             "{%- elif message['role'] != 'system' -%}"

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -160,6 +161,21 @@ def test_the_chat_template_renders_a_whole_row_as_it_was_trained(tokenizer: Any)
     for template in TEMPLATES:
         text = tokenizer.apply_chat_template(messages, chat_template=template.chat_template(), tokenize=False)
         assert text == _spelled(template.prompt("Say hi.")) + template.completion("Hi.") + END_OF_TEXT
+
+
+@pytest.mark.parametrize("text", ["{instruction}\n", "{bos}{instruction}\n", END_OF_TEXT + "{instruction}\n"])
+@pytest.mark.parametrize("system", ["", "{system}: {instruction}\n", "{bos}{system}: {instruction}\n"])
+def test_where_the_tokenizer_begins_every_text_the_chat_template_begins_once(
+    tokenizer: Any, text: str, system: str
+) -> None:
+    template = replace(PLAIN, without_input=text, with_system=system)
+    asked = {"role": "user", "content": "Say hi."}
+    for messages in ([asked], [{"role": "system", "content": "Be kind."}, asked]):
+        rendered = tokenizer.apply_chat_template(
+            messages, chat_template=template.chat_template(END_OF_TEXT), tokenize=False
+        )
+        begins = rendered.startswith(END_OF_TEXT) or (not system and len(messages) == 2)
+        assert begins and rendered.count(END_OF_TEXT) == 1
 
 
 def test_other_trainers_find_the_assistants_tokens_in_the_chat_template(tokenizer: Any) -> None:
