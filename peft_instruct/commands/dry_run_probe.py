@@ -61,7 +61,7 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
     rows = read_rows(recipe, location, hub, notes.append)
     ready = prepare(rows, recipe, location, notes.append)
     start_seconds = time.time() - psutil.Process().create_time()
-    held_out = HeldOut.of(ready.data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, _quiet)
+    held_out = HeldOut.of(ready.data, recipe, _quiet)
     probe = HeldOutProbe(held_out, ready.base) if held_out.rows else None
     base_seconds = _base_seconds(probe, ready.base) if probe else 0.0
     found = _training(recipe, ready, place, folder)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.data.sources import is_hub_id
@@ -16,6 +17,7 @@ from peft_instruct.errors import RecipeError
 from peft_instruct.evaluation.held_out import held_out_rows, recipe_of
 from peft_instruct.inference.files import finished_file
 from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.schema import EvaluationSection
 from peft_instruct.recipe.shipped import find_adapter
 from peft_instruct.report.safe_text import in_short
@@ -130,20 +132,22 @@ def evaluate(
     for note in notes:
         say(note)
     compute = choose_compute(device, "fp32")
-    tuned = load_tuned(adapter, compute, hub, base=base)
-    plan = _plan(source, held_out, recipe, tuned.base.positions, rows, batch_size, say)
-    scores = plan.measure("tuned", tuned.model, tuned.base)
-    base_scores = _base_scores(plan, tuned, hub, base) if untuned else None
-    result = EvaluateResult(
-        adapter=adapter_path,
-        source=source,
-        tuned=scores,
-        base=base_scores,
-        examples=_examples(scores, base_scores),
-        environment=environment_stamp(compute),
-    )
-    if out is not None:
-        _write(result, out)
+    # Opened before the hours, not after them.
+    with finished_file(out) if out else nullcontext() as stream:
+        tuned = load_tuned(adapter, compute, hub, base=base)
+        plan = _plan(source, held_out, recipe, tuned.base.positions, rows, batch_size, say)
+        scores = plan.measure("tuned", tuned.model, tuned.base)
+        base_scores = _base_scores(plan, tuned, hub, base) if untuned else None
+        result = EvaluateResult(
+            adapter=adapter_path,
+            source=source,
+            tuned=scores,
+            base=base_scores,
+            examples=_examples(scores, base_scores),
+            environment=environment_stamp(compute),
+        )
+        if stream is not None:
+            _write(result, stream)
     return result
 
 
@@ -163,8 +167,9 @@ def _plan(
     section = (recipe.evaluation if recipe else EvaluationSection()).model_copy(
         update={key: value for key, value in given.items() if value is not None}
     )
-    max_length = min(recipe.data.max_length, positions) if recipe else positions
-    return HeldOut(name, held_out, section, max_length, recipe.data.overlong if recipe else "truncate", say)
+    as_learned = recipe.data if recipe else DataSection(train=name, max_length=positions)
+    within = as_learned.model_copy(update={"max_length": min(as_learned.max_length, positions)})
+    return HeldOut(name, held_out, section, within, say)
 
 
 def _base_scores(plan: HeldOut, tuned: Tuned, hub: HubState, base: str | None) -> Scores | None:
@@ -231,11 +236,10 @@ def _figures(scores: Scores) -> dict[str, float | None]:
     }
 
 
-def _write(result: EvaluateResult, out: Path) -> None:
+def _write(result: EvaluateResult, stream: TextIO) -> None:
     record = result.record()
     for name, scores in (("base", result.base), ("tuned", result.tuned)):
         if scores is not None:
             record[name]["completions"] = [asdict(attempt) for attempt in scores.attempts]
-    with finished_file(out) as stream:
-        json.dump(record, stream, ensure_ascii=False, indent=2)
-        stream.write("\n")
+    json.dump(record, stream, ensure_ascii=False, indent=2)
+    stream.write("\n")

@@ -13,6 +13,8 @@ from peft_instruct.evaluation.scores import Scores, evaluate_rows
 from peft_instruct.inference.complete import complete
 from peft_instruct.inference.progress import told
 from peft_instruct.model.base import Base
+from peft_instruct.recipe import Recipe
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.schema import EvaluationSection, GenerationSection
 
 # What a person reads -> the field of Scores
@@ -32,30 +34,21 @@ class HeldOut:
 
     Attributes:
         name: what the rows are, for people.
-        max_length: most tokens of a row, completion included.
+        data: how they become tokens: the length limit, what happens beyond it, packing.
     """
 
     name: str
     rows: list[PromptCompletion]
     section: EvaluationSection
-    max_length: int
-    overlong: str
+    data: DataSection
     say: Callable[[str], None]
 
     @classmethod
-    def of(
-        cls,
-        data: InstructionData,
-        section: EvaluationSection,
-        max_length: int,
-        overlong: str,
-        say: Callable[[str], None],
-    ) -> HeldOut:
+    def of(cls, data: InstructionData, recipe: Recipe, say: Callable[[str], None]) -> HeldOut:
         """The test rows of a run, or its validation rows where it has none; no rows where it has neither."""
         rows = data.test or data.validation
-        return cls(
-            f"{len(rows)} {'test' if data.test else 'validation'} rows", rows, section, max_length, overlong, say
-        )
+        name = f"{len(rows)} {'test' if data.test else 'validation'} rows"
+        return cls(name, rows, recipe.evaluation, recipe.data, say)
 
     def measure(self, what: str, model: torch.nn.Module, base: Base) -> Scores:
         """Loss over all rows; exact match and stopping, by greedy completions, over `section.rows` of them."""
@@ -82,8 +75,7 @@ class HeldOut:
             base.tokenizer,
             self.rows,
             complete=completed,
-            max_length=self.max_length,
-            overlong=self.overlong,
+            data=self.data,
             device=device,
             batch_size=self.section.batch_size,
             generate_rows=self.section.rows,

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from peft_instruct.bench.prediction import CompletionTimes
 from peft_instruct.commands.held_out import HeldOut
-from peft_instruct.data.tokens import tokenize
+from peft_instruct.data.tokens import model_rows
 from peft_instruct.data.units import text_ids
 from peft_instruct.evaluation.scores import evenly
 from peft_instruct.inference.batches import batches
@@ -55,9 +55,7 @@ class HeldOutProbe:
     def __init__(self, held_out: HeldOut, base: Base) -> None:
         began = time.monotonic()
         self.section = held_out.section
-        self.tokens, _ = tokenize(
-            held_out.rows, base.tokenizer, max_length=held_out.max_length, overlong=held_out.overlong
-        )
+        self.tokens, _ = model_rows(held_out.rows, base.tokenizer, held_out.data)
         self.tokenizing_seconds = time.monotonic() - began
         lengths = self.tokens.lengths.tolist()
         self.lengths = dict(sorted(enumerate(lengths), key=lambda each: -each[1]))

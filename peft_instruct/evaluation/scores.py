@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from peft_instruct.data.tokens import tokenize
+from peft_instruct.data.tokens import model_rows
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.data.units import Tokenizer
 from peft_instruct.errors import ModelError
 from peft_instruct.model.scoring import score
+from peft_instruct.recipe.data_section import DataSection
 
 Complete = Callable[[list[str]], list[tuple[str, bool]]]
 """Prompts -> for each the completion's text and whether it ended by its stop token. Inference is another room, so
@@ -101,8 +102,7 @@ def evaluate_rows(
     rows: Sequence[PromptCompletion],
     *,
     complete: Complete,
-    max_length: int,
-    overlong: str,
+    data: DataSection,
     device: torch.device,
     batch_size: int,
     generate_rows: int,
@@ -110,14 +110,14 @@ def evaluate_rows(
     """The loss over all rows, exact match and stopping over an even selection of them.
 
     Args:
-        overlong: what happens to rows beyond `max_length`; see `tokenize`.
+        data: how rows become tokens; see `model_rows`.
         generate_rows: most rows whose prompt is completed; rows without a prompt (plain text) never are.
 
     Raises:
         DatasetError: no row is left, or `overlong: error` and a row is too long.
         ModelError: the loss is not a number.
     """
-    tokens, lengths = tokenize(rows, tokenizer, max_length=max_length, overlong=overlong)
+    tokens, lengths = model_rows(rows, tokenizer, data)
     scored = score(
         model,
         tokens,

@@ -174,12 +174,16 @@ def test_rows_that_changed_since_training_are_refused(tiny_recipe: Path, tiny_ro
     assert run(adapter, rows=0, data=str(tiny_rows_file)).tuned.num_rows == 64
 
 
-def test_wrong_options_and_folders_are_told(tiny_adapter_folder: Path, tmp_path: Path) -> None:
+def test_wrong_options_and_folders_are_told(
+    tiny_adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RecipeError) as error:
         run(tiny_adapter_folder, rows=-1, batch_size=0)
     assert "--rows: -1" in str(error.value)
     assert "--batch-size: 0" in str(error.value)
     with pytest.raises(AdapterError, match="no such folder"):
         run(tmp_path / "none")
+    # Before any weight is loaded, and so before the hours of measuring.
+    monkeypatch.setattr("peft_instruct.adapter.folder.load_tuned", lambda *args, **kwargs: pytest.fail("too late"))
     with pytest.raises(RecipeError, match="--out"):
         run(tiny_adapter_folder, rows=0, untuned=False, out=tmp_path)

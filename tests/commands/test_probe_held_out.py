@@ -16,6 +16,7 @@ from peft_instruct.data.types import PromptCompletion
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.model_section import ModelSection
 from peft_instruct.recipe.schema import EvaluationSection
 
@@ -45,7 +46,7 @@ def base(tiny_base_folder: Path) -> Base:
 
 def held_out(**section: int) -> HeldOut:
     asked = EvaluationSection(max_new_tokens=LIMIT, **section)
-    return HeldOut("rows", ROWS, asked, 64, "truncate", lambda line: None)
+    return HeldOut("rows", ROWS, asked, DataSection(train="rows.json", max_length=64), lambda line: None)
 
 
 @pytest.mark.parametrize("size", [1, 4, 9])

@@ -22,6 +22,7 @@ from peft_instruct.inference.complete import complete
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import Location
+from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.model_section import ModelSection
 from peft_instruct.recipe.schema import GenerationSection
 
@@ -41,8 +42,11 @@ def row(prompt: str, completion: str, group: str = "", accepted: tuple[str, ...]
 
 
 def measure(model: Any, tokenizer: Any, rows: list[PromptCompletion], complete: Any = None, **given: Any) -> Scores:
-    options = {"max_length": 160, "overlong": "truncate", "batch_size": 4, "generate_rows": 0, **given}
-    return evaluate_rows(model, tokenizer, rows, complete=complete, device=CPU, **options)
+    options = {"batch_size": 4, "generate_rows": 0} | {
+        k: given.pop(k) for k in ("batch_size", "generate_rows") if k in given
+    }
+    data = DataSection(train="rows.json", **{"max_length": 160, **given})
+    return evaluate_rows(model, tokenizer, rows, complete=complete, data=data, device=CPU, **options)
 
 
 def by_hand(model: Any, tokenizer: Any, rows: list[PromptCompletion]) -> tuple[float, float]:
@@ -186,6 +190,16 @@ def test_what_the_length_limit_did_is_counted(base: Base) -> None:
     assert (dropped.num_rows, dropped.num_truncated, dropped.num_dropped) == (1, 0, 2)
     with pytest.raises(DatasetError, match="at long"):
         measure(base.model, base.tokenizer, rows, max_length=40, overlong="error")
+
+
+def test_packed_texts_are_measured_to_their_end(base: Base) -> None:
+    """As training is on them: no document is too long."""
+    texts = [row("", "one two three " * 30), row("", "four")]
+    num_tokens = sum(map(len, text_ids(base.tokenizer, [text.completion for text in texts]))) + len(texts)
+    packed = measure(base.model, base.tokenizer, texts, max_length=40, overlong="error", format="text", packing=True)
+    assert packed.num_rows == -(-num_tokens // 40)
+    # The first token of each row is predicted by nothing.
+    assert (packed.num_tokens, packed.num_truncated) == (num_tokens - packed.num_rows, 0)
 
 
 def test_a_model_of_nan_has_no_scores(base: Base) -> None:
