@@ -203,6 +203,17 @@ def test_what_was_fetched_is_read_from_the_cache_with_the_hub_down(trained: Trai
     assert time.perf_counter() - start < DOWN_SECONDS
 
 
+@pytest.mark.parametrize("hub_is", ["checked", "held against"])
+def test_rows_on_the_hub_are_checked_though_no_model_is_asked_for(hub: Hub, tmp_path: Path, hub_is: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in tiny_rows()), encoding="utf-8")
+    target = ["tatsu-lab/alpaca"] if hub_is == "checked" else [str(rows), "--against", "tatsu-lab/alpaca"]
+    machine = Machine(tmp_path / "home", tmp_path)
+    done = machine.command("data", "check", *target, endpoint=hub.endpoint, proxy=hub.outside)
+    assert "tatsu-lab/alpaca: 128 rows" in done.stdout, done.stderr
+    assert ("train-evaluation-overlap" in done.stdout) == (hub_is == "held against")
+
+
 def test_what_the_hub_does_not_have_is_told_as_such(hub: Hub, machine: Machine) -> None:
     answers = _ask(
         machine,

@@ -14,7 +14,7 @@ from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.data.checks.catalogue import CATALOGUE, Finding
 from peft_instruct.data.checks.check import CheckedFile, check_files, read_file
 from peft_instruct.data.checks.cleaning import Change, clean_file
-from peft_instruct.data.sources import files_of
+from peft_instruct.data.sources import files_of, is_hub_id
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import Recipe
@@ -129,7 +129,9 @@ def data_check(
     if unknown:
         raise RecipeError(f"--ignore {unknown[0]}: no such kind. `peft-instruct data kinds` lists them.")
     recipe = recipe_of(target, overrides)
-    prepare_environment([] if is_rows(target) else hub_ids_of(recipe))
+    # Rows alone have no model to fetch, but may be on the hub themselves.
+    named = filter(is_hub_id, recipe.data.all_names()) if is_rows(target) else hub_ids_of(recipe)
+    prepare_environment([*named, *filter(is_hub_id, against)])
     if fix and out is None:
         _refuse_among_others(recipe.data.sources())
     train = _files(recipe.data.sources(), recipe)
