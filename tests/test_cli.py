@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,9 +20,11 @@ from peft_instruct.cli import cli
 from peft_instruct.cli.output import show
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "peft_instruct", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **environment}
+    )
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -110,6 +113,15 @@ def test_escapes_of_a_model_or_a_file_act_on_no_terminal(tmp_path: Path) -> None
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
     assert "\\x1b[2Jrecipe\\u202e.yaml" in done.stderr
+
+
+def test_what_stdout_has_no_bytes_for_is_escaped(tmp_path: Path) -> None:
+    """As a pipe on Windows has it."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"instruction": "Say it.", "output": "so"}\n' * 40, encoding="utf-8")
+    done = run("data", "preview", str(file), PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "\\u27e6so\\u27e7" in done.stdout
 
 
 def test_help_and_validation_start_fast_and_import_no_torch() -> None:

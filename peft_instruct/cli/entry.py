@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import UserDict
 from importlib import import_module
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -46,6 +46,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; every error of a user is one message on stderr and its exit code."""
     keep_freed_memory()
+    # What a pipe or a terminal has no bytes for is escaped, as Python does on stderr alone.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
