@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from peft_instruct.inference.batches import token_bytes
 from peft_instruct.inference.prompts import FittedPrompt
+from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.families import FAMILIES, sees_all
 from peft_instruct.model.joined_rows import num_in_common
@@ -67,7 +68,9 @@ class Preambles:
     """Keys and values of the preambles of one model, each computed when a batch first asks for it."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
-        self.model = model
+        # accelerate puts autocast around the outermost model alone, and `generate` calls the one within: their keys are
+        # to be of one type (accelerate 1.15, prepare_model; peft 0.21, peft_model.py).
+        self.model = model.get_base_model() if has_adapter(model) else model
         self.device = device
         self._known: dict[tuple[int, ...], DynamicCache] = {}
 

@@ -16,7 +16,18 @@ from peft_instruct.commands.evaluate import evaluate
 from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError, RecipeError
 
+SAMPLED = ("training.max_steps=2", "samples.every=1", "samples.count=3", "samples.max_new_tokens=2")
 QUICK = ("training.max_steps=3", "evaluation.rows=0", "samples.count=0")
+
+
+@pytest.mark.parametrize("learns", ["method.dora=true", "speed.frozen_weights=fp32"])
+def test_samples_are_taken_of_weights_that_are_multiplied_in_another_type(
+    tiny_recipe: Path, tmp_path: Path, learns: str
+) -> None:
+    """fp32 weights under autocast, which accelerate puts around the outermost model alone."""
+    said: list[str] = []
+    train(str(tiny_recipe), (*SAMPLED, learns, "training.precision=bf16"), out=tmp_path / "adapter", say=said.append)
+    assert sum("stopped by themselves" in line for line in said) == 2
 
 
 @pytest.fixture
