@@ -249,7 +249,7 @@ class ResumableTrainer(SFTTrainer):
             check_moments(self.optimizer)
             for group, values in zip(self.optimizer.param_groups, of_recipe, strict=True):
                 group.update(values)
-            if state["scaler"]:
+            if state["scaler"] and self.accelerator.scaler is not None:  # none where fp16 was given up
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self._move_schedule(int(state["schedule_step"]))
 

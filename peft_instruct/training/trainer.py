@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch.utils.data import DataLoader
 from transformers import TrainerControl
 from trl import SFTTrainer
 
 from peft_instruct.data.types import Tokens
-from peft_instruct.errors import PeftInstructError
+from peft_instruct.errors import PeftInstructError, is_out_of_memory
 from peft_instruct.model.adapters import has_adapter
 from peft_instruct.model.packed import may_pack_frozen
 from peft_instruct.model.scoring import TokenScores, score
@@ -42,6 +44,9 @@ class CompletionTrainer(GuardedTrainer):
         """`batch_tokens` as in the recipe: without it batches are of `per_device_train_batch_size` rows."""
         self.speed, self.train_lengths, self.batch_tokens = speed, train_lengths, batch_tokens
         super().__init__(*args, **kwargs)
+        # transformers 5.24 tells by a class's name, and GPT-2's has another: of whole texts it would count the first
+        # token of each row, which nothing predicts, and the loss and its gradient would be too small (trainer.py:543).
+        self._loss_shifts_labels = True
         model: Any = self.model
         for weights in model.parameters():
             # TRL casts the adapter of a quantised base to bf16, where small updates vanish (sft_trainer.py:903); what
@@ -95,16 +100,7 @@ class CompletionTrainer(GuardedTrainer):
         Raises:
             PeftInstructError: it is not finite.
         """
-        with self.compute_loss_context_manager():
-            mine = score(
-                self.model,
-                self.validation_rows[self.args.process_index :: self.args.world_size],
-                pad_id=self.processing_class.pad_token_id,
-                stop_id=self.processing_class.eos_token_id,
-                device=self.args.device,
-                batch_size=self.args.per_device_eval_batch_size,
-            )
-        total = self._sum_over_processes(mine)
+        total = self._sum_over_processes(self._scored_here())
         if not math.isfinite(total.loss):
             bad = ", ".join(row.origin for row in self.rows_not_finite(self.validation_rows)[:MOST_ROWS_NAMED])
             raise PeftInstructError(
@@ -122,6 +118,28 @@ class CompletionTrainer(GuardedTrainer):
         super(SFTTrainer, self).log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _scored_here(self) -> TokenScores:
+        """Of this process's validation rows, as many at once as memory holds, which is no part of the result."""
+        rows_at_once = min(self.args.per_device_eval_batch_size, self.rows_at_once)
+        while True:
+            try:
+                with self.compute_loss_context_manager():
+                    return score(
+                        self.model,
+                        self.validation_rows[self.args.process_index :: self.args.world_size],
+                        pad_id=self.processing_class.pad_token_id,
+                        stop_id=self.processing_class.eos_token_id,
+                        device=self.args.device,
+                        batch_size=rows_at_once,
+                    )
+            except (RuntimeError, MemoryError) as error:
+                if rows_at_once == 1 or not is_out_of_memory(error):
+                    raise
+            # Outside of the block that caught it, whose error holds what was computed.
+            rows_at_once = math.ceil(rows_at_once / 2)
+            gc.collect()
+            clear_device_cache()
 
     def _sum_over_processes(self, mine: TokenScores) -> TokenScores:
         if self.args.world_size == 1:

@@ -10,6 +10,8 @@ import torch
 from trl import SFTTrainer
 
 from peft_instruct.data.types import IGNORED_LABEL, Tokens
+from peft_instruct.model.scoring import score
+from peft_instruct.training import trainer as trainer_room
 from peft_instruct.training.collator import CompletionOnlyCollator
 from peft_instruct.training.trainer import CompletionTrainer
 
@@ -63,6 +65,21 @@ def test_the_loss_is_the_cross_entropy_of_the_completion_alone(make_trainer: Any
     assert ours == pytest.approx(float(by_hand), rel=1e-5)
 
 
+def test_of_whole_texts_the_first_token_is_no_part_of_the_mean(make_trainer: Any, tmp_path: Path) -> None:
+    """Nothing predicts it. transformers counts it for GPT-2, whose class has another name than Llama's."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "one two {n}"}}\n' for n in range(8)), encoding="utf-8")
+    trainer = make_trainer(
+        f"data.train={texts}", "data.format=text", "training.batch_size=8",
+        "training.accumulation=1", "training.max_steps=1", "training.log_every=1", "model.dropout=0",
+    )  # fmt: skip
+    trainer.validation_rows = trainer.train_rows
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    logged = next(log["loss"] for log in trainer.state.log_history if "loss" in log)
+    assert logged == pytest.approx(loss, rel=1e-5)
+
+
 def test_a_batch_of_four_equals_four_accumulated_batches_of_one(make_trainer: Any, tmp_path: Path) -> None:
     """Tokens, not rows, weigh the loss; after 3 steps the adapters differ by rounding only (AdamW's first steps are
     sign-like, so a gradient near 0 could amplify it: SGD shows the gradients themselves)."""
@@ -89,6 +106,29 @@ def test_the_validation_loss_is_the_same_for_every_batch_size(make_trainer: Any)
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
     assert stops == pytest.approx([stops[0]] * 3, rel=1e-5)
     assert 0 < stops[0] < 1
+
+
+def test_rows_that_do_not_fit_together_are_validated_fewer_at_a_time(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer("training.batch_size=8").evaluate()
+    sizes: list[int] = []
+
+    def scored(*args: Any, batch_size: int, **kwargs: Any) -> Any:
+        sizes.append(batch_size)
+        if batch_size > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return score(*args, batch_size=batch_size, **kwargs)
+
+    monkeypatch.setattr(trainer_room, "score", scored)
+    trainer = make_trainer("training.batch_size=8")
+    found = trainer.evaluate()
+    assert sizes == [8, 4, 2]
+    assert found["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-6)
+    # Training found out already.
+    trainer.rows_at_once = 1
+    trainer.evaluate()
+    assert sizes[3:] == [1]
 
 
 def test_training_is_repeatable_bit_for_bit_with_dropout(make_trainer: Any, tmp_path: Path) -> None:
