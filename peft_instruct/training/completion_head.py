@@ -23,7 +23,7 @@ from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
-from peft_instruct.model.families import sees_all
+from peft_instruct.model.families import FAMILIES, sees_all
 from peft_instruct.model.joined_rows import Kind, join_rows, kinds_of, num_in_common
 from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.model.last_block import after_last_attention, computed_where
@@ -33,13 +33,14 @@ from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 
-# Models that scale or cap their logits keep TRL's head, which knows how each of them does it.
-_RESHAPED_LOGITS = (
+# Models that scale or cap their logits, or whose experts add to the loss, keep TRL's head, which knows how.
+_LEFT_TO_TRL = (
     "final_logit_softcapping",
     "logit_scale",
     "output_multiplier",
     "lm_head_multiplier",
     "logits_scaling",
+    "output_router_logits",
 )
 SHORTEST_PREAMBLE = 8
 """Below this many tokens the pass of its own costs more than it saves."""
@@ -54,7 +55,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         packs: keep the weight of a frozen head in the order in which it is multiplied, too.
     """
     config = model.config.get_text_config()
-    if any(getattr(config, name, None) is not None for name in _RESHAPED_LOGITS) or not speed.completion_head:
+    if any(getattr(config, name, None) is not None for name in _LEFT_TO_TRL) or not speed.completion_head:
         return
     patched_by_trl = model.forward
     is_random = has_dropout(model)
@@ -125,10 +126,11 @@ def can_share(model: Any, inputs: dict[str, Any], joins: bool) -> bool:
     """Whether tokens that rows begin with may be computed once, in a model without dropout.
 
     Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
-    checkpointing, which keeps no cache.
+    checkpointing, which keeps no cache, or in a model that may keep something else in it than keys and values.
     """
     recomputes = model.training and model.is_gradient_checkpointing
-    return joins or (_is_plain(model, inputs) and not recomputes)
+    is_known = model.config.get_text_config().model_type in FAMILIES
+    return joins or (is_known and _is_plain(model, inputs) and not recomputes)
 
 
 def _is_plain(model: Any, inputs: dict[str, Any]) -> bool:

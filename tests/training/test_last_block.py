@@ -10,7 +10,7 @@ import torch
 from families import tiny_configs
 from peft import LoraConfig, get_peft_model
 from test_speed import relative_difference
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Lfm2Config, MixtralConfig
 
 from peft_instruct.data.types import IGNORED_LABEL
 from peft_instruct.model import joined_rows, last_block
@@ -113,6 +113,29 @@ def test_under_autocast_every_family_is_as_near_to_fp32_as_its_whole(family: str
         found.append({name: gradient.clone() for name, gradient in gradients(model).items()})
     exact, plain, ours = found
     assert relative_difference(exact, ours) <= 1.5 * relative_difference(exact, plain)
+
+
+def test_a_model_with_more_in_its_cache_than_keys_and_values_shares_no_preamble() -> None:
+    """LFM2's convolutions, that is; without joined rows, which its attention is not told of."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Lfm2Config(vocab_size=48, num_hidden_layers=2, layer_types=["conv", "full_attention"], **sizes)
+    whole = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    patched = copy.deepcopy(whole)
+    score_learned_positions(patched, SpeedSection())
+    given = batch()
+    targets = given.pop("labels")[:, 1:]
+    logits = whole(**given).logits[:, :-1]
+    nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=-100)
+    found = patched(**batch(), fused_lm_head=True)
+    torch.testing.assert_close(-found.log_probs, nats, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_experts_keeps_the_forward_that_knows_their_part_of_the_loss() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    model = AutoModelForCausalLM.from_config(MixtralConfig(vocab_size=48, num_hidden_layers=1, **sizes))
+    score_learned_positions(model, SpeedSection())
+    assert "forward" not in vars(model)
 
 
 def test_the_last_mlp_is_given_learned_tokens_alone() -> None:
