@@ -149,23 +149,26 @@ def load_tuned(
     *,
     base: str | None = None,
     quantization: str | None = None,
+    like: ModelSection | None = None,
 ) -> Tuned:
     """The adapter on a freshly loaded base, refused where the two do not fit.
 
     Args:
         base: a base in place of the one that the manifest names (its weights must be the same).
         quantization: another than in training; `none` puts a QLoRA adapter on the original base.
+        like: with the attention and the kernels of this one, which round otherwise than others do.
 
     Raises:
         AdapterError, ModelError: see `base_location`, `check_golden` and `load_base`.
     """
     if adapter.holds_model:
         location = Location(str(adapter.path), adapter.path)
-        loaded = load_base(ModelSection(base=str(adapter.path)), location, compute, stop=adapter.manifest.template.stop)
+        section = _computing_like(ModelSection(base=str(adapter.path)), like)
+        loaded = load_base(section, location, compute, stop=adapter.manifest.template.stop)
         check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
         return Tuned(adapter, loaded, loaded.model)
     location = base_location(adapter, hub, base)
-    section = _model_section(adapter, location, quantization)
+    section = _computing_like(_model_section(adapter, location, quantization), like)
     stop = adapter.manifest.template.stop
     loaded = load_base(section, location, compute, tokenizer_location=_own_tokenizer(adapter), stop=stop)
     check_golden(adapter.manifest, loaded.tokenizer, str(adapter.path))
@@ -194,6 +197,10 @@ def _own_tokenizer(adapter: Adapter) -> Location | None:
 def _model_section(adapter: Adapter, location: Location, quantization: str | None) -> ModelSection:
     chosen: Any = quantization or adapter.manifest.base.quantization
     return ModelSection(base=STARTER if location.id == STARTER else str(location.folder), quantization=chosen)
+
+
+def _computing_like(section: ModelSection, like: ModelSection | None) -> ModelSection:
+    return section.model_copy(update={"attention": like.attention, "kernels": like.kernels}) if like else section
 
 
 def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:

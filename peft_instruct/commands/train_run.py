@@ -38,7 +38,7 @@ from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.writing import recipe_hash, recipe_values, recipe_yaml
 from peft_instruct.training.checkpoints import CHECKPOINTS, Checkpoint, way_back
 from peft_instruct.training.contents import METRICS
-from peft_instruct.training.progress import MetricsWriter, ProgressLine, Samples
+from peft_instruct.training.progress import MetricsWriter, ProgressLine, Samples, last_sampled
 from peft_instruct.training.resumable import Learned, RunIdentity, Saving
 from peft_instruct.training.sft import build_trainer
 from peft_instruct.training.space import check_space, is_refusal, refused
@@ -169,7 +169,7 @@ class Run:
 
     def _measure_base(self, prepared: Prepared) -> Before:
         recipe, base = self.recipe, prepared.base
-        held_out = HeldOut.of(prepared.data, recipe.evaluation, recipe.data.max_length, recipe.data.overlong, self.say)
+        held_out = HeldOut.of(prepared.data, recipe, self.say)
         inputs = probe_inputs(base.tokenizer, prepared.data.template, base.positions)
         logits = probe_logits(base.model, inputs, base.compute.torch_device)
         rows = self._row_scores(base.model, base, prepared.train)
@@ -201,6 +201,7 @@ class Run:
             choose_compute(training.device, training.precision),
             self.hub,
             base=self.recipe.model.base,
+            like=self.recipe.model,
         )
         device = tuned.base.compute.torch_device
         logits = trained.logits
@@ -234,7 +235,7 @@ class Run:
         resumed = self.checkpoint
         written = (resumed.folder / METRICS).read_text(encoding="utf-8") if resumed else ""
         writer = MetricsWriter(self.folder / METRICS, written, resumed.manifest.seconds if resumed else 0.0)
-        samples = self._samples(prepared, trainable, writer)
+        samples = self._samples(prepared, trainable, writer, last_sampled(writer.path))
         trainer = build_trainer(
             self.recipe,
             prepared.base,
@@ -259,7 +260,7 @@ class Run:
         trainer.release_model()
         return learned
 
-    def _samples(self, prepared: Prepared, trainable: Trainable, writer: MetricsWriter) -> Samples:
+    def _samples(self, prepared: Prepared, trainable: Trainable, writer: MetricsWriter, last: int) -> Samples:
         section, data, base = self.recipe.samples, prepared.data, prepared.base
         rows = [(row.asked, row.prompt) for row in (data.validation or data.train) if row.prompt][: section.count]
         if section.instructions:
@@ -273,7 +274,7 @@ class Run:
             )  # fmt: skip
             return [(generation.completion, generation.stopped) for generation in done]
 
-        return Samples(dict(rows), answer, section.every, writer, self.say)
+        return Samples(dict(rows), answer, section.every, writer, self.say, last)
 
     def _write(self, prepared: Prepared, trainable: Trainable) -> AdapterManifest:
         """Weights on the disk, and the manifest that `seal_run` completes and writes last."""

@@ -126,10 +126,15 @@ class Samples(TrainerCallback):
         every: int | str,
         writer: MetricsWriter,
         say: Say,
+        last_step: int = -1,
     ) -> None:
-        """`prompts` maps what a person reads to what the model gets; `answer` also says whether each one stopped."""
+        """`prompts` maps what a person reads to what the model gets; `answer` also says whether each one stopped.
+
+        Args:
+            last_step: of the last ones that a run which goes on has written already.
+        """
         self.prompts, self.answer, self.every, self.writer, self.say = prompts, answer, every, writer, say
-        self.last_step = -1
+        self.last_step = last_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if isinstance(self.every, int) and state.global_step % self.every == 0:
@@ -152,6 +157,11 @@ class Samples(TrainerCallback):
         for instruction, completion in samples.items():
             self.say(f"  {shorten(instruction)} -> {shorten(completion)}")
         self.say(f"  {num_stopped} of {len(answers)} stopped by themselves")
+
+
+def last_sampled(path: Path) -> int:
+    """The step of the last samples in a metrics.jsonl; -1 where it has none."""
+    return max((line["step"] for line in read_metrics(path) if "samples" in line), default=-1)
 
 
 def shorten(text: str, width: int = 100) -> str:
