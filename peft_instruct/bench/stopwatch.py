@@ -108,6 +108,7 @@ class Stopwatch(TrainerCallback):
         def timed_backward(*args: Any, **kwargs: Any) -> None:
             self._part_ends("forward")
             backward(*args, **kwargs)
+            self._part_ends("backward")  # of this pass; a step may have several
 
         trainer.training_step, trainer.accelerator.backward = training_step, timed_backward
 

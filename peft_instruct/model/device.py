@@ -98,7 +98,8 @@ def _bf16_of_cpu() -> tuple[bool, str]:
     """
     flags = _cpu_flags()
     lacks_it = flags is not None and not flags & {"avx512_bf16", "amx_bf16", "bf16"}
-    if lacks_it or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # torch for macOS comes without oneDNN, and without its operators.
+    if lacks_it or not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False, ""
     fp32, bf16 = _seconds_of_products(torch.float32, torch.bfloat16)
     cap = next((f"; {name}={os.environ[name]}" for name in CAPS_OF_ONEDNN if os.environ.get(name)), "")

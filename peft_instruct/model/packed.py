@@ -83,10 +83,11 @@ def _can_pack(layer: nn.Linear | Conv1D) -> bool:
 
 def multiplies_packed(weight: torch.Tensor) -> bool:
     """Whether oneDNN packs such a matrix here."""
-    if weight.device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+    is_x86 = weight.device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
+    if not is_x86 or not torch.backends.mkldnn.is_available():
         return False
     is_native = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.backends.mkldnn.is_available() and (is_native or weight.dtype == torch.float32)
+    return is_native or weight.dtype == torch.float32
 
 
 def _packed_forward(layer: nn.Linear | Conv1D) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,6 +14,7 @@ import torch
 from peft_instruct.errors import UnavailableError
 from peft_instruct.model import device as module
 from peft_instruct.model.device import available_devices, choose_compute, environment_stamp, synchronize
+from peft_instruct.model.packed import multiplies_packed
 
 
 @pytest.fixture
@@ -115,6 +116,19 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     yield pretend
     module._bf16_of_cpu.cache_clear()
+
+
+def test_torch_without_onednn_is_not_asked_for_its_operators(cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for macOS; a mock, for want of one."""
+
+    def missing() -> bool:
+        raise AttributeError("no such operator")
+
+    cpu([], gain=2.0)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", missing, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert choose_compute("cpu").precision == "fp32"
+    assert not multiplies_packed(torch.ones(2, 2, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize(
