@@ -63,7 +63,7 @@ class Export:
             yield text
             return
         whole = _parsed(text, name, 1)
-        lines = text.splitlines()
+        lines = text.split("\n")  # JSON may hold the other ends of a line, U+2028 among them
         if isinstance(whole, Broken) and len(lines) > 1 and not isinstance(_parsed(lines[0], name, 1), Broken):
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -92,7 +92,7 @@ def open_export(path: Path) -> Iterator[Export]:
         raise DatasetError(f"{path}: not a plain file. expected an export: a file, a folder or a .zip.")
     elif zipfile.is_zipfile(path):
         with _opened(path) as archive:
-            files = [info for info in archive.infolist() if not info.is_dir()]
+            files = [info for info in archive.infolist() if not info.is_dir() and not _is_of_finder(info.filename)]
             names = [info.filename for info in files]
             if len(set(names)) != len(names):
                 raise DatasetError(f"{path}: two files of one name in the zip. Export it again.")
@@ -100,6 +100,12 @@ def open_export(path: Path) -> Iterator[Export]:
             yield Export(path, tuple(sorted(names)), archive=archive)
     else:
         yield Export(path, (path.name,))
+
+
+def _is_of_finder(name: str) -> bool:
+    """What macOS puts beside each file of a zip: its icon and the like."""
+    place = PurePosixPath(name)
+    return place.parts[0] == "__MACOSX" or place.name.startswith("._")
 
 
 def _check(path: Path, names: list[str], sizes: list[int]) -> None:

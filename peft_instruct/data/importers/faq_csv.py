@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from itertools import chain
 
 from peft_instruct.data.importers.export import Export
 from peft_instruct.data.importers.types import Broken, Conversation, Dropped, Found, Message
@@ -18,10 +19,13 @@ ANSWER = ("answer", "a", "answers", "antwort", "respuesta", "réponse", "reponse
 def columns_of(header: list[str]) -> tuple[int, int] | None:
     """Where question and answer stand: by name, or the two there are."""
     names = [name.strip().lower() for name in header]
-    found = [next((names.index(name) for name in usual if name in names), None) for usual in (QUESTION, ANSWER)]
-    if found[0] is not None and found[1] is not None:
-        return found[0], found[1]
-    return (0, 1) if len(header) == 2 else None
+    question, answer = (
+        next((names.index(name) for name in usual if name in names), None) for usual in (QUESTION, ANSWER)
+    )
+    if len(header) == 2:  # one of a known name tells the other
+        question = question if question is not None else 0 if answer is None else 1 - answer
+        answer = 1 - question if answer is None else answer
+    return None if question is None or answer is None else (question, answer)
 
 
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
@@ -46,7 +50,9 @@ def _table(text: str, file: str) -> Iterator[Found]:
             shown = ", ".join(map(repr, header)) or "none"
             yield Broken(f"{file}:1", f"columns {shown}. expected one called question and one called answer")
             return
-        for values in reader:
+        # A table without names begins with a question.
+        asks = len(header) == 2 and " " in header[0].strip() and header[0].rstrip().endswith(("?", "？", "؟"))
+        for values in chain([header] if asks else [], reader):
             line, place = reader.line_num, f"line {reader.line_num}"
             if not values:
                 continue

@@ -126,6 +126,8 @@ def _without_signature(lines: list[str]) -> list[str]:
             break
         if line and len(line) <= MOST_FAREWELL_CHARACTERS and _FAREWELL.match(line) and _is_all_farewell(line):
             last = number
+        elif len(line.split()) > 3 and line.endswith((".", "!", ":", "。")):
+            break  # a sentence: thanks that stand before it are no farewell
     return lines[:last]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime, timezone
 from email.message import EmailMessage
 from email.utils import getaddresses
@@ -26,19 +26,21 @@ _NO_REPLY = re.compile(r"^(?:no-?reply|do-?not-?reply|mailer-daemon|postmaster|b
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     """One conversation per thread: the author of its first mail asks, the others answer."""
     for name in names:
-        posts: dict[str, Post] = {}
-        subjects: dict[str, str] = {}
+        mails: dict[str, tuple[Post, EmailMessage]] = {}
         for number, mail in enumerate(_mails(export.read(name)), start=1):
             post = _post(mail, number)
             if isinstance(post, Broken):
                 yield Broken(f"{name}: mail {number}", post.what)
                 continue
-            reason = _reason_to_drop(mail) or ("exported twice" if post.id in posts else "")
+            reason = _reason_to_drop(mail) or ("exported twice" if post.id in mails else "")
             if reason:
                 yield Dropped(name, post.id, reason, post.text)
             else:
-                posts[post.id] = _in_thread(post, mail, posts, subjects)
-        yield from threads(name, sorted(posts.values(), key=lambda post: post.time))
+                mails[post.id] = (post, mail)
+        subjects: dict[str, str] = {}
+        # In the order of their times: a mail box may stand the newest first.
+        in_order = sorted(mails.values(), key=lambda each: each[0].time)
+        yield from threads(name, [_in_thread(post, mail, mails, subjects) for post, mail in in_order])
 
 
 def _mails(content: bytes) -> Iterator[EmailMessage]:
@@ -94,7 +96,7 @@ def _reason_to_drop(mail: EmailMessage) -> str:
     return "" if sender else "without an author"
 
 
-def _in_thread(post: Post, mail: EmailMessage, known: dict[str, Post], subjects: dict[str, str]) -> Post:
+def _in_thread(post: Post, mail: EmailMessage, known: Container[str], subjects: dict[str, str]) -> Post:
     """The post with its parent: the last known mail it refers to, else the thread of its subject."""
     referred = str(mail["In-Reply-To"] or "").split() + str(mail["References"] or "").split()[::-1]
     subject = str(mail["Subject"] or "")

@@ -168,3 +168,13 @@ def test_csv_problems_are_told_at_once(tmp_path: Path) -> None:
 def test_a_page_without_questions_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no question with an answer in it, read as faq-html .*1 outside of any"):
         _imported(tmp_path / "faq.html", "<p>hello</p>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["How is it?,Good.\nWhy so?,Because.\n", "Solution,Question\nGood.,How is it?\nBecause.,Why so?\n",
+     "Antwort,Was man fragt\nGood.,How is it?\nBecause.,Why so?\n"],
+    ids=["no names", "one name, behind", "one name, before"],
+)  # fmt: skip
+def test_a_csv_with_one_name_or_none_loses_no_line_and_swaps_nothing(tmp_path: Path, text: str) -> None:
+    assert _pairs(_imported(tmp_path / "faq.csv", text)) == [("How is it?", "Good."), ("Why so?", "Because.")]

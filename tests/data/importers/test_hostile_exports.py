@@ -247,3 +247,33 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(DatasetError, match="not a plain file"):
         import_export(tmp_path / "pipe.json")
+
+
+def test_what_macos_puts_into_a_zip_is_no_file_of_it(tmp_path: Path) -> None:
+    page = "## Who?\n\nAna.\n"
+    path = zipped(tmp_path / "faq.zip", {"faq.md": page, "__MACOSX/._faq.md": b"\x00\x05\xff", "._faq.md": b"\xff"})
+    assert [row["output"] for row in import_export(path).rows] == ["Ana."]
+
+
+def test_a_line_of_json_lines_ends_at_its_line_feed(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"a": "one\u2028two\u0085"}\r\n\n{"a": 2}\n', encoding="utf-8")
+    with bounds.open_export(path) as export:
+        assert list(export.records("records.jsonl")) == [{"a": "one\u2028two\u0085"}, {"a": 2}]
+
+
+def test_a_mail_box_that_begins_with_the_newest_is_a_whole_thread(tmp_path: Path) -> None:
+    def mail(number: int, author: str, text: str, refers: str) -> str:
+        head = f"From {author} Mon Mar  2 09:0{number}:00 2026\nMessage-ID: <{number}@x>\nFrom: {author}\n"
+        when = f"Date: Mon, 2 Mar 2026 09:0{number}:00 +0000\n"
+        return f"{head}{when}Subject: {'Re: ' if refers else ''}Printer\n{refers}\n{text}\n\n"
+
+    mails = [mail(1, "ana@x.org", "Is the printer broken?", ""),
+             mail(2, "bo@x.org", "Which one do you mean?", "In-Reply-To: <1@x>\n"),
+             mail(3, "ana@x.org", "The one in the hall.", "In-Reply-To: <2@x>\n")]  # fmt: skip
+    found = []
+    for name, order in (("old", mails), ("new", mails[::-1])):
+        path = tmp_path / f"{name}.mbox"
+        path.write_text("".join(order))
+        found.append([(row["instruction"], row["output"]) for row in import_export(path).rows])
+    assert found[0] == found[1] == [("Is the printer broken?", "Which one do you mean?")]

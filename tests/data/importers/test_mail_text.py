@@ -71,3 +71,9 @@ def test_a_signature_goes(signature: str) -> None:
 )
 def test_what_only_looks_like_one_stays(text: str) -> None:
     assert own_words(text) == text
+
+
+@pytest.mark.parametrize("thanks", ["Thanks for reaching out!", "Thank you for contacting us.", "Thank you."])
+def test_an_answer_that_begins_with_thanks_is_kept_to_its_farewell(thanks: str) -> None:
+    answer = f"Hi Ana,\n\n{thanks}\n\nPlease open Settings and choose Reset.\nThis clears the cache."
+    assert own_words(f"{answer}\n\nBest,\nTom\n") == answer
