@@ -82,6 +82,8 @@ def data_import(
     targets = [path for path in (out, dropped) if path is not None]
     problems = [f"--kind: {kind!r} is not one of {', '.join(KINDS)}."] if kind and kind not in KINDS else []
     problems += [problem for path in targets if (problem := _unwritable(path, source, replaces))]
+    if dropped is not None and dropped.resolve() == out.resolve():
+        problems.append(f"--dropped: {dropped} is where the rows go. Name another file.")
     if problems:
         raise RecipeError("\n".join(problems))
     imported = import_export(source, kind, shape, masks=masks)
@@ -100,8 +102,9 @@ def _unwritable(path: Path, source: Path, replaces: bool) -> str:
 
 
 def _listed(item: Dropped, masks: bool) -> dict[str, Any]:
-    text = cleaned(item.text[:MOST_SHOWN])
-    return {**{name: cleaned(value) for name, value in asdict(item).items()}, "text": mask(text)[0] if masks else text}
+    # Masked before it is cut: of half an address nothing tells that it is one.
+    text = (mask(item.text)[0] if masks else item.text)[:MOST_SHOWN]
+    return {**{name: cleaned(value) for name, value in asdict(item).items()}, "text": cleaned(text)}
 
 
 def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -72,10 +72,14 @@ _CARD = re.compile(
         )
     )
 )
+# First, since a month of expiry or a check number may follow: as digits of the card they would make it none. UnionPay's
+# may have more than four groups.
+_IN_FOURS = r"(?!62)\d{4}(?P<between>[ -]?)\d{4}(?P=between)\d{4}(?P=between)\d{4}"
 # Numbers of things look like phone numbers; the word before tells.
 _COUNTED = re.compile(
-    r"(?:order|invoice|ticket|case|ref(?:erence)?|tracking|parcel|shipment|sku|isbn(?:-1[03])?|ean|upc|issn|doi|part"
-    r"|serial|model|article|build|version|release|rev(?:ision)?|id|no|nr|number|line|page|port|pid|commit|bug|issue|pr"
+    r"(?<![^\W\d_])(?:order|invoice|ticket|case|ref(?:erence)?|tracking|parcel|shipment|sku|isbn(?:-1[03])?|ean|upc|issn|doi|part"
+    r"|serial|model|article|build|version|release|rev(?:ision)?|id|no|nr"
+    r"|(?<!my )(?<!our )(?<!this )number|page|port|pid|commit|bug|issue|pr"
     r"|bestell\w*|rechnung\w*|auftrag\w*|kunden\w*|commande|facture|pedido|factura)s?\b[\s.:#=№-]{0,4}"
     r"(?:(?:no|nr|id|number|code|is|was)\b[\s.:#]{0,3})?[\"'(#]?$",
     re.IGNORECASE,
@@ -146,7 +150,7 @@ _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%'-]{1,64}(?:@|\s?[\[(](?:at|AT|@)[\])]\s?)"
     r"(?:[\w-]{1,63}(?:\.|\s?[\[(](?:dot|DOT|punkt)[\])]\s?)){1,5}"
     # `icon@2x.png` and `package@1.2.3` are none.
-    r"(?!png|jpe?g|gif|svg|webp|js|css)(?:[^\W\d_]{2,24}|xn--[\w-]{2,59})(?![\w-])"
+    r"(?!(?:png|jpe?g|gif|svg|webp|js|css)(?![^\W_]))(?:[^\W\d_]{2,24}|xn--[\w-]{2,59})(?![^\W_]|-)"
 )
 _IP6 = re.compile(
     r"(?<![\w:.])(?P<value>(?:[0-9a-fA-F]{1,4}:){1,7}(?::|[0-9a-fA-F]{1,4})(?::?[0-9a-fA-F]{1,4}){0,7})(?![\w:])"
@@ -159,7 +163,7 @@ _BEHIND_WORD = re.compile(
     re.IGNORECASE,
 )
 _NATIONAL = (
-    r"(?:1[ .-])?(?:\([2-9]\d\d\)\s?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}",  # North America
+    r"(?:1[ .-])?(?:\([2-9]\d\d\)[\s-]?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}",  # North America
     r"\(?0[1-9]\d{0,4}\)?[ ./-]{1,3}\d{2,8}(?:[ .-]\d{2,6}){0,4}",  # a trunk zero
     r"1[3-9]\d[ -]\d{4}[ -]\d{4}",  # China, mobile
 )
@@ -185,7 +189,8 @@ FORMS = (
     Form("secret", BEARER, re.compile("Bearer").search),
     Form("secret", _NAMED, _has_secret_word, _is_secret),
     Form("email", _EMAIL, _has_at),
-    Form("card", re.compile(r"(?<![\w.+-])(?:\d[ -]?){12,18}\d(?![\w-]|\.\d)"), _has_digits, _is_card),
+    Form("card", re.compile(rf"(?<![\w.+-])(?:{_IN_FOURS}|(?:\d[ -]?){{12,18}}\d)(?![\w-]|\.\d)"),
+         _has_digits, _is_card),
     Form("ip", re.compile(r"(?<![\w.-])(?P<value>\d{1,3}(?:\.\d{1,3}){3})(?![\w-]|\.\d)"),
          re.compile(r"\d\.\d{1,3}\.\d").search, _is_address),
     Form("ip", _IP6, re.compile("[0-9a-fA-F]:[0-9a-fA-F]{0,4}:").search, _is_address),

@@ -102,3 +102,15 @@ def test_json_is_one_document(faq: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["data", "import", str(faq), "--out", str(tmp_path / "rows.jsonl"), "--json"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["num_rows"] == 2
+
+
+def test_an_address_that_the_list_of_what_was_left_out_cuts_is_masked_before(tmp_path: Path) -> None:
+    source, dropped = tmp_path / "faq.md", tmp_path / "dropped.jsonl"
+    source.write_text(f"## Who?\n\nAna.\n\n## {'a' * 190} ana.lopez@example.org\n", encoding="utf-8")
+    data_import(source, out=tmp_path / "rows.jsonl", dropped=dropped)
+    assert dropped.read_text() and "ana.lopez" not in dropped.read_text()
+
+
+def test_rows_and_what_was_left_out_go_to_two_files(faq: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is where the rows go"):
+        data_import(faq, out=tmp_path / "a.jsonl", dropped=tmp_path / "b" / ".." / "a.jsonl")

@@ -95,3 +95,39 @@ def test_what_a_form_needs_is_in_all_that_it_matches() -> None:
         ]
         assert matched, form.pattern.pattern
         assert all(map(form.needs, matched)), form.pattern.pattern
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "Support: {}",
+        "Helpline {}",
+        "he said {}",
+        "My number is {}",
+        "reach me at this number: {}",
+        "Our direct line is {}",
+    ],
+)
+@pytest.mark.parametrize("phone", ["415-555-2671", "(415)-555-2671", "030 12345678"])
+def test_a_word_that_ends_like_one_for_things_keeps_no_number_from_being_masked(frame: str, phone: str) -> None:
+    assert mask(frame.format(phone))[0] == frame.format("[PHONE]")
+
+
+@pytest.mark.parametrize("frame", ["order number {}", "Ticket no. {}", "port {}"])
+def test_numbers_of_things_stay(frame: str) -> None:
+    assert mask(frame.format("415-555-2671"))[0] == frame.format("415-555-2671")
+
+
+@pytest.mark.parametrize("card", ["4111 1111 1111 1111", "4111111111111111", "4111-1111-1111-1111"])
+@pytest.mark.parametrize("frame", ["{} 12/27", "{} 123", "{}, 12/27", "pay with {}"])
+def test_a_card_is_found_beside_its_expiry_and_its_check_number(frame: str, card: str) -> None:
+    assert mask(frame.format(card))[0] == frame.format("[CARD]")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [("write to _ana.lopez@example.com_ now", "write to [EMAIL]_ now"), ("ana@shop.gift", "[EMAIL]"),
+     ("icon@2x.gif", "icon@2x.gif")],
+)  # fmt: skip
+def test_addresses_in_italics_and_of_rare_ends_are_masked(text: str, masked: str) -> None:
+    assert mask(text)[0] == masked
