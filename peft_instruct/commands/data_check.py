@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ Say = Callable[[str], None]
 SEVERITIES = ("error", "warning", "note")
 PLACES_SHOWN = 5
 SHOWN_WIDTH = 120
+_ENDINGS = re.compile(r"(?:\.(?:jsonl?|csv|tsv|parquet|txt|gz|zst))+$")
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def data_check(
 
         findings += overlong(recipe, findings)
     findings = [finding for finding in findings if finding.code not in ignore]
-    cleaned = tuple(_clean(file, findings, out) for file in train) if fix else ()
+    cleaned = _cleaned(train, findings, out, ignore) if fix else ()
     return CheckResult(
         {file.source: len(file.rows) for file in (*train, *held_out)},
         tuple(findings),
@@ -181,25 +184,44 @@ def _files(sources: Sequence[Source], recipe: Recipe) -> list[CheckedFile]:
     ]
 
 
-def _clean(file: CheckedFile, findings: Sequence[Finding], out: Path | None) -> CleanedFile:
-    """Write the cleaned rows and the log.
+def _cleaned(
+    files: Sequence[CheckedFile], findings: Sequence[Finding], out: Path | None, ignore: Sequence[str]
+) -> tuple[CleanedFile, ...]:
+    """Write the cleaned rows and the log of each file, once it is known that all of them can be.
 
     Raises:
-        DatasetError: one of the two is there already, or the source is no file and no folder is named.
+        DatasetError: one of them is there already, or a source is no file and no folder is named.
     """
-    source = Path(file.source)
-    if out is None and not source.is_file():
-        raise DatasetError(f"{file.source}: is no file here. Name a folder for the cleaned rows with --out.")
-    folder = source.parent if out is None else out
-    stem = source.name.split(".")[0] or "rows"
-    paths = (folder / f"{stem}.cleaned.jsonl", folder / f"{stem}.changes.jsonl")
-    for path in paths:
+    targets: list[tuple[Path, Path]] = []
+    for file in files:
+        source = Path(file.source)
+        if out is None and not source.is_file():
+            raise DatasetError(f"{file.source}: is no file here. Name a folder for the cleaned rows with --out.")
+        targets.append(_free_pair(source.parent if out is None else out, source.name, targets))
+    for path in (path for pair in targets for path in pair):
         if path.exists():
             raise DatasetError(f"{path}: is there already. Remove it, or name another folder with --out.")
+    return tuple(_clean(file, findings, pair, ignore) for file, pair in zip(files, targets, strict=True))
+
+
+def _free_pair(folder: Path, name: str, taken: Sequence[tuple[Path, Path]]) -> tuple[Path, Path]:
+    """Where a file's cleaned rows and its changes go; several of one name are numbered."""
+    stem = _ENDINGS.sub("", name) or "rows"
+    for number in count(1):
+        each = stem if number == 1 else f"{stem}-{number}"
+        pair = folder / f"{each}.cleaned.jsonl", folder / f"{each}.changes.jsonl"
+        if pair not in taken:
+            break
+    return pair
+
+
+def _clean(
+    file: CheckedFile, findings: Sequence[Finding], paths: tuple[Path, Path], ignore: Sequence[str]
+) -> CleanedFile:
     origins = {row.origin for row in file.rows}
     own = [finding for finding in findings if finding.origin in origins]
-    cleaned = clean_file(file, own)
-    folder.mkdir(parents=True, exist_ok=True)
+    cleaned = clean_file(file, own, ignore)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
     _write(paths[0], cleaned.rows)
     _write(paths[1], [asdict(change) for change in cleaned.changes])
     return CleanedFile(file.source, *paths, len(cleaned.rows), *_tally(cleaned.changes))

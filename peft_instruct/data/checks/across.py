@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from peft_instruct.data.checks.catalogue import Finding
@@ -17,6 +18,15 @@ LEAST_REPEATED, LEAST_REPEATED_LENGTH = 5, 40
 LEAST_CONSTANT_ROWS = 20
 
 
+# Signs of a sentence; `5.3` and `53` are two numbers, `C` and `C++` two languages, and `8 + 0` is not `8 - 0`.
+_PUNCTUATION = re.compile("(?<!\\d)[.,:!]|[.,:](?!\\d)|[;?\"'´`“”‘’„«»¿¡…。，、；：？！]")
+
+
+def as_said(text: str) -> str:
+    """What two texts share that differ in case, spacing and the punctuation of a sentence alone."""
+    return " ".join(_PUNCTUATION.sub(" ", text.casefold()).split()) or " ".join(text.split())
+
+
 def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) -> Iterator[Finding]:
     """Every problem of the rows with each other and with the held-out rows, told at the later place."""
     told: set[str] = set()
@@ -24,7 +34,7 @@ def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) ->
     answers: dict[str, list[RowParts]] = {}
     keys_first: dict[tuple[str, str], RowParts] = {}
     for row in rows:
-        asked, answer = normal_form(row.asked), normal_form(row.answer or row.all_text)
+        asked, answer = as_said(row.asked), as_said(row.answer or row.all_text)
         if not answer:
             continue
         if row.asked:
@@ -34,7 +44,7 @@ def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) ->
         if first is not row:
             told.add(row.origin)
             yield Finding("duplicate", row.origin, "", f"as {first.origin}")
-        elif other != answer and similarity(other, answer) < NEAR:
+        elif other != answer and similarity(*map(normal_form, (asking.answer, row.answer))) < NEAR:
             told.add(row.origin)
             yield Finding("contradiction", row.origin, "", f"{asking.origin} answers {asking.answer[:60]!r}")
     yield from _one_answer(rows, answers)
@@ -45,7 +55,7 @@ def check_across(rows: Sequence[RowParts], held_out: Sequence[RowParts] = ()) ->
 
 def _one_answer(rows: Sequence[RowParts], answers: dict[str, list[RowParts]]) -> Iterator[Finding]:
     for answer, users in answers.items():
-        num_prompts = len({normal_form(row.asked) for row in users})
+        num_prompts = len({as_said(row.asked) for row in users})
         if num_prompts > len(rows) / 2 and len(rows) >= LEAST_CONSTANT_ROWS:
             detail = f"{len(users)} of {len(rows)} rows answer {answer[:40]!r}"
             yield Finding("constant-answer", users[0].origin, "", detail)
@@ -57,10 +67,10 @@ def _one_answer(rows: Sequence[RowParts], answers: dict[str, list[RowParts]]) ->
 def _overlap(
     held_out: Sequence[RowParts], asked_first: dict[str, tuple[RowParts, str]], rows: Sequence[RowParts]
 ) -> Iterator[Finding]:
-    places = {normal_form(row.asked or row.all_text): row.origin for row in reversed(held_out)}
+    places = {as_said(row.asked or row.all_text): row.origin for row in reversed(held_out)}
     if places:
         for row in rows:
-            place = places.get(normal_form(row.asked or row.all_text))
+            place = places.get(as_said(row.asked or row.all_text))
             if place is not None:
                 yield Finding("train-evaluation-overlap", row.origin, "", f"as {place}")
 

@@ -6,7 +6,7 @@ import copy
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,12 @@ class Cleaned:
     changes: tuple[Change, ...]
 
 
-def clean_file(file: CheckedFile, findings: Iterable[Finding]) -> Cleaned:
-    """The rows that can be kept, cleaned, in their order; nothing of the file itself is touched."""
+def clean_file(file: CheckedFile, findings: Iterable[Finding], ignore: Sequence[str] = ()) -> Cleaned:
+    """The rows that can be kept, cleaned, in their order; nothing of the file itself is touched.
+
+    Args:
+        ignore: codes that are left as they are.
+    """
     dropping: dict[str, list[str]] = {}
     for finding in findings:
         if finding.kind.remedy == "drop":
@@ -65,24 +69,26 @@ def clean_file(file: CheckedFile, findings: Iterable[Finding]) -> Cleaned:
         if row.origin in dropping:
             changes.append(Change(row.origin, "left out", tuple(dict.fromkeys(dropping[row.origin]))))
         else:
-            clean, made = _clean_row(row, file)
+            clean, made = _clean_row(row, file, ignore)
             kept.append(clean)
             changes += made
     # What differed in its damage alone is a duplicate only now.
     doubles = {
-        f.origin: f.code for f in check_across([parts_of(row, file.form) for row in kept]) if f.code == "duplicate"
+        f.origin: f.code
+        for f in check_across([parts_of(row, file.form) for row in kept])
+        if f.code == "duplicate" and f.code not in ignore
     }
     changes += [Change(origin, "left out", (code,)) for origin, code in doubles.items()]
     return Cleaned(tuple(row.values for row in kept if row.origin not in doubles), tuple(changes))
 
 
-def _clean_row(row: Row, file: CheckedFile) -> tuple[Row, list[Change]]:
+def _clean_row(row: Row, file: CheckedFile, ignore: Sequence[str]) -> tuple[Row, list[Change]]:
     values = copy.deepcopy(row.values)
     before = parts_of(row, file.form)
     codes: dict[str, list[str]] = {}
     for _ in range(MOST_ROUNDS):
         parts = parts_of(Row(values, row.origin), file.form)
-        wanted = _cleanable(parts)
+        wanted = _cleanable(parts, ignore)
         if not wanted:
             break
         for part in parts.parts:
@@ -98,10 +104,10 @@ def _clean_row(row: Row, file: CheckedFile) -> tuple[Row, list[Change]]:
     return Row(values, row.origin), changes
 
 
-def _cleanable(parts: RowParts) -> dict[str, list[str]]:
+def _cleanable(parts: RowParts, ignore: Sequence[str]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for finding in check_row(parts):
-        if finding.kind.remedy == "clean":
+        if finding.kind.remedy == "clean" and finding.code not in ignore:
             wanted.setdefault(finding.part, []).append(finding.code)
     return wanted
 

@@ -86,9 +86,12 @@ def _check_part(part: Part, row: RowParts, asked: str, all_text: str) -> Iterato
     if placeholder:
         tag = _NOTHING_TAG.search(text)
         yield finding(placeholder, (tag[0] if tag else text.strip())[:80])
+    # These are learned as they are: their own spaces, and a template around what is asked, are theirs to choose.
+    is_as_it_is = part.name in ("prompt", "completion", "text")
     for code, found in findings_in(text, part.side, asked, all_text):
-        yield finding(code, found)
-    if text != text.strip():
+        if not (code == "template-text" and is_as_it_is and part.side != "answer"):
+            yield finding(code, found)
+    if text != text.strip() and not is_as_it_is:
         yield finding("edge-space", repr(text[:10] if text[0].isspace() else text[-10:]))
     if not text.isascii() and not unicodedata.is_normalized("NFC", text):
         yield finding("decomposed", text[:40])

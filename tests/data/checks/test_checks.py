@@ -69,3 +69,43 @@ def test_conversations_are_checked_message_by_message(tmp_path: Path) -> None:
         ("bad-conversation", "3", "messages.1"),
         ("bad-conversation", "4", "messages"),
     ]
+
+
+ASKED_APART = (("What is 8 + 0?", "8"), ("What is 8 - 0?", "8"), ("What is C?", "A language."),
+               ("What is C++?", "Another one."), ("Is it 5.3?", "Yes."), ("Is it 53?", "No."))  # fmt: skip
+
+
+def test_rows_that_differ_in_a_sign_are_different_rows(tmp_path: Path) -> None:
+    rows, others = tmp_path / "rows.jsonl", tmp_path / "others.jsonl"
+    rows.write_text("".join(json.dumps({"instruction": ask, "output": say}) + "\n" for ask, say in ASKED_APART))
+    others.write_text(json.dumps({"instruction": "What is C#?", "output": "A third."}) + "\n")
+    read = [read_file(str(path), "auto", Columns()) for path in (rows, others)]
+    codes = {finding.code for finding in check_files(read[:1], read[1:])}
+    assert not codes & {"duplicate", "contradiction", "train-evaluation-overlap"}
+
+
+def test_case_spacing_and_the_signs_of_a_sentence_make_no_other_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = (("What is C++?", "A language."), ("what  is C++", "A language!"))
+    path.write_text("".join(json.dumps({"instruction": ask, "output": say}) + "\n" for ask, say in rows))
+    findings = check_files([read_file(str(path), "auto", Columns())])
+    assert [finding.code for finding in findings if finding.code == "duplicate"] == ["duplicate"]
+
+
+def test_answers_without_spaces_that_differ_in_a_character_contradict_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    answers = ("東京は日本の首都で、人口が最も多い都市です。", "東京は日本の首都で、人口が最も多い都市だ。")
+    path.write_text("".join(json.dumps({"instruction": "東京とは？", "output": say}) + "\n" for say in answers))
+    codes = {finding.code for finding in check_files([read_file(str(path), "auto", Columns())])}
+    assert not codes & {"duplicate", "contradiction"}
+
+
+def test_what_is_learned_as_it_is_may_have_its_own_template_and_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"### Instruction:\nName a {what}.\n\n### Response:\n", "completion": f" {said}\n"}
+            for what, said in (("bird", "Robin"), ("river", "Rhine"))]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert check_files([read_file(str(path), "auto", Columns())]) == []
+    path.write_text(json.dumps({"prompt": "Name a bird.", "completion": "### Response:\nRobin"}) + "\n")
+    findings = check_files([read_file(str(path), "auto", Columns())])
+    assert [finding.code for finding in findings] == ["template-text"]

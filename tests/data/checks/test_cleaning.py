@@ -87,3 +87,32 @@ def test_mojibake_is_read_back(text: str, read_as: str) -> None:
     )
     assert clean_text(damaged, ["mojibake"]) == text
     assert clean_text(text, ["mojibake"]) == text
+
+
+def test_what_is_ignored_is_not_mended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        ask("Where do I write to?", "support@acme.example"),
+        ask("Name a bird.", "Robin"),
+        ask("Name a bird.", "Robin"),
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = data_check(str(path), fix=True, ignore=["personal-data", "duplicate"], out=tmp_path / "kept").cleaned[0]
+    assert [json.loads(line) for line in kept.cleaned.read_text().splitlines()] == rows
+    mended = data_check(str(path), fix=True, out=tmp_path / "mended").cleaned[0]
+    assert (mended.num_left_out, mended.num_cleaned) == (1, 1)
+
+
+def test_files_of_one_name_go_to_files_of_their_own(tmp_path: Path) -> None:
+    sources = []
+    for folder, name in (("a", "rows.jsonl"), ("b", "rows.jsonl"), ("a", "faq.en.jsonl"), ("a", "faq.de.jsonl")):
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(ask(f"Where is {folder}/{name}?", "Here.")) + "\n")
+        sources.append(str(path))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"name": "x", "model": {"base": "starter"}, "data": {"train": sources}}))
+    cleaned = data_check(str(recipe), fix=True, out=tmp_path / "out").cleaned
+    names = [each.cleaned.name for each in cleaned]
+    assert names == ["rows.cleaned.jsonl", "rows-2.cleaned.jsonl", "faq.en.cleaned.jsonl", "faq.de.cleaned.jsonl"]
+    assert len({each.cleaned.read_text() for each in cleaned}) == 4
