@@ -83,8 +83,10 @@ class Recipe(Section):
             return raw
         training, method = raw.get("training", {}), raw.get("method", {})
         kind = method.get("kind", "lora") if isinstance(method, dict) else "lora"
-        if isinstance(training, dict) and kind in DEFAULT_LEARNING_RATE:
-            raw = {**raw, "training": {"learning_rate": DEFAULT_LEARNING_RATE[kind], **training}}
+        if isinstance(training, dict):
+            # Of a kind that there is none of, it is told alone.
+            known = kind if isinstance(kind, str) and kind in DEFAULT_LEARNING_RATE else "lora"
+            raw = {**raw, "training": {"learning_rate": DEFAULT_LEARNING_RATE[known], **training}}
         return raw
 
     @model_validator(mode="after")
