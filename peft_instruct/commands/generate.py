@@ -43,7 +43,7 @@ def generate(
 
     Args:
         input: the text that the instruction is about.
-        file: rows with `instruction` (and `input`), with `prompt`, or with a conversation to go on with.
+        file: rows with `instruction` (and `input` or `context`), with `prompt`, or with a conversation to go on with.
         out: where the completed rows of `file` go, portion by portion; without it they are the result.
         compare: complete with the base as it was before training, too.
         base: where the base is, when not where the adapter says.

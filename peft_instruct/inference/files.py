@@ -55,9 +55,12 @@ def read_prompts(source: str, template: Template) -> list[PromptRow]:
         raise DatasetError(f"{source}: no such file. expected a .jsonl, .json, .csv or .parquet file of prompts.")
     problems: list[str] = []
     rows = []
-    for row in read_rows(source).rows:
+    found = read_rows(source).rows
+    # One column for the whole file, as training has it.
+    about = next((name for name in PARTS["alpaca"]["input"] if any(name in row.values for row in found)), "input")
+    for row in found:
         try:
-            rows.append(PromptRow(row.values, _prompt(row, template), row.origin))
+            rows.append(PromptRow(row.values, _prompt(row, template, about), row.origin))
         except _BadPromptError as error:
             problems += [f"{row.origin}: {problem}" for problem in error.args]
     if problems:
@@ -73,7 +76,7 @@ def one_prompt(instruction: str, input: str, template: Template) -> PromptRow:
     """
     values = {"instruction": instruction, **({"input": input} if input else {})}
     try:
-        return PromptRow(values, _prompt(Row(values, "INSTRUCTION"), template), "INSTRUCTION")
+        return PromptRow(values, _prompt(Row(values, "INSTRUCTION"), template, "input"), "INSTRUCTION")
     except _BadPromptError as error:
         raise RecipeError.of("generate", list(error.args)) from error
 
@@ -82,7 +85,8 @@ class _BadPromptError(ValueError):
     """What is wrong with a row, each problem an argument."""
 
 
-def _prompt(row: Row, template: Template) -> str:
+def _prompt(row: Row, template: Template, about: str) -> str:
+    """`about`: the column with what an instruction is about."""
     named = [name for name in ASKING if name in row.values]
     if len(named) != 1:
         found = " and ".join(map(repr, named)) or f"columns {', '.join(map(repr, row.values)) or 'none'}"
@@ -90,11 +94,9 @@ def _prompt(row: Row, template: Template) -> str:
     (name,) = named
     if name in CONVERSATIONS:
         return _rendered(_conversation(row, name), template)
-    value, given_input = row.values[name], None
+    value, given_input = row.values[name], row.values.get(about)
     problems = _text_problems(name, value)
-    about = next((each for each in PARTS["alpaca"]["input"] if row.values.get(each) not in (None, "")), None)
-    if name == "instruction" and about:
-        given_input = row.values[about]
+    if name == "instruction" and given_input not in (None, ""):
         problems += _text_problems(about, given_input, "text, or none")
     if problems:
         raise _BadPromptError(*problems)

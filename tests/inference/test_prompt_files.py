@@ -48,10 +48,13 @@ def test_instructions_are_rendered_and_prompts_are_taken_as_they_are(tmp_path: P
 
 
 def test_what_an_instruction_is_about_is_found_as_in_training(tmp_path: Path) -> None:
-    """Dolly calls it `context`."""
-    about = {"context": "21"}, {"input": "", "context": "21"}, {"input": "21", "context": "42"}
-    source = lines(tmp_path / "in.jsonl", *({"instruction": "Double it.", **each} for each in about))
-    assert [row.prompt for row in read_prompts(source, ALPACA)] == [ALPACA.prompt("Double it.", "21")] * 3
+    """Dolly calls it `context`; a file that has an `input` anywhere has its inputs there."""
+    for about in ({"context": "21"}, {"context": ""}), ({"context": "21"}, {"input": "42", "context": ["21"]}):
+        rows = [{"instruction": "Double it.", **each} for each in about]
+        given = [read_prompts(lines(tmp_path / "in.jsonl", *rows), ALPACA)]
+        answered = [{**row, "output": "42"} for row in rows]
+        learned = [read_source(lines(tmp_path / "train.jsonl", *answered), DataSection(train="train.jsonl"))[0]]
+        assert [[row.prompt for row in each] for each in given] == [[row.prompt for row in each] for each in learned]
     with pytest.raises(DatasetError, match=r"in.jsonl:1: 'context' is list"):
         read_prompts(lines(tmp_path / "in.jsonl", {"instruction": "Double it.", "context": ["21"]}), ALPACA)
 
