@@ -89,9 +89,10 @@ class Template:
             begins = not bos_token or text.startswith((bos_token, "{bos}"))
             return self._jinja(text) if begins else f"bos_token + {self._jinja(text)}"
 
+        begin = next((each for each in ("{bos}", bos_token) if each and self.without_input.startswith(each)), "")
+        under_system = f"{begin}{{system}}\n{self.without_input.removeprefix(begin)}"
+        first, system = opened(self.without_input), opened(self.with_system or under_system)
         later = self._jinja(self.follow_up or self.without_input)
-        first = opened(self.without_input)
-        system = opened(self.with_system) if self.with_system else f"messages[0]['content'] + '\\n' + {first}"
         answer = self._jinja(self.answer.replace(ANSWER, "{instruction}"))
         strip = "|trim" if self.strips else ""
         return (

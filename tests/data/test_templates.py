@@ -174,8 +174,7 @@ def test_where_the_tokenizer_begins_every_text_the_chat_template_begins_once(
         rendered = tokenizer.apply_chat_template(
             messages, chat_template=template.chat_template(END_OF_TEXT), tokenize=False
         )
-        begins = rendered.startswith(END_OF_TEXT) or (not system and len(messages) == 2)
-        assert begins and rendered.count(END_OF_TEXT) == 1
+        assert rendered.startswith(END_OF_TEXT) and rendered.count(END_OF_TEXT) == 1
 
 
 def test_other_trainers_find_the_assistants_tokens_in_the_chat_template(tokenizer: Any) -> None:
