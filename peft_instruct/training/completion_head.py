@@ -55,7 +55,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         packs: keep the weight of a frozen head in the order in which it is multiplied, too.
     """
     config = model.config.get_text_config()
-    if any(getattr(config, name, None) is not None for name in _LEFT_TO_TRL) or not speed.completion_head:
+    if any(getattr(config, name, None) not in (None, False) for name in _LEFT_TO_TRL) or not speed.completion_head:
         return
     patched_by_trl = model.forward
     is_random = has_dropout(model)

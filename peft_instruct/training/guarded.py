@@ -98,11 +98,17 @@ class GuardedTrainer(ResumableTrainer):
             todo = self._open.batches
 
     def _in_passes(self, model: Any, batch: Batch, num_items_in_batch: Any) -> torch.Tensor:
-        losses = []
-        for part in passes(batch, self.rows_at_once):
-            losses.append(super().training_step(model, part, num_items_in_batch))
-            if not torch.isfinite(losses[-1]):
-                raise self._diverged(f"the loss is {losses[-1].item()}", [part])
+        losses, parts = [], list(passes(batch, self.rows_at_once))
+        # TRL adds this part of a loss of experts once per call, whatever it holds (trl 1.16, sft_trainer.py:1620).
+        of_experts: float = self.router_aux_loss_coef  # type: ignore[has-type]
+        self.router_aux_loss_coef = of_experts / len(parts)
+        try:
+            for part in parts:
+                losses.append(super().training_step(model, part, num_items_in_batch))
+                if not torch.isfinite(losses[-1]):
+                    raise self._diverged(f"the loss is {losses[-1].item()}", [part])
+        finally:
+            self.router_aux_loss_coef = of_experts
         return torch.stack(losses).sum()
 
     def _ask_for_less(self, said: str) -> None:

@@ -133,9 +133,11 @@ def test_a_model_with_more_in_its_cache_than_keys_and_values_shares_no_preamble(
 
 def test_a_model_of_experts_keeps_the_forward_that_knows_their_part_of_the_loss() -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
-    model = AutoModelForCausalLM.from_config(MixtralConfig(vocab_size=48, num_hidden_layers=1, **sizes))
-    score_learned_positions(model, SpeedSection())
-    assert "forward" not in vars(model)
+    for adds in (True, False):
+        config = MixtralConfig(vocab_size=48, num_hidden_layers=1, output_router_logits=adds, **sizes)
+        model = AutoModelForCausalLM.from_config(config)
+        score_learned_positions(model, SpeedSection())
+        assert ("forward" in vars(model)) != adds
 
 
 def test_the_last_mlp_is_given_learned_tokens_alone() -> None:
