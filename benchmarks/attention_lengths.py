@@ -18,7 +18,7 @@ import torch
 
 from peft_instruct.model import kernels
 from peft_instruct.model.device import choose_compute, environment_stamp
-from peft_instruct.model.joined_rows import Family, JoinedRows, join_rows
+from peft_instruct.model.joined_rows import JoinedRows, Kind, join_rows
 
 RESULT = Path(__file__).resolve().parent / "results" / "attention_lengths.json"
 BATCH, HEADS, WIDTH = 8, 12, 64
@@ -44,7 +44,7 @@ def main() -> None:
             inputs = [torch.randn(BATCH, HEADS, length, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
             mask = torch.ones(length, length, dtype=torch.bool).tril().expand(BATCH, 1, length, length)
             ids = torch.ones(BATCH, length, dtype=torch.int64)
-            rows = join_rows(ids, ids, [Family(tuple(range(BATCH)), 0)], dtype)
+            rows = join_rows(ids, ids, [Kind(tuple(range(BATCH)), 0)], dtype)
             shape = (1, rows.ids.shape[1], HEADS, WIDTH)
             joined = [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
             ways: dict[str, tuple[int, list[torch.Tensor], torch.Tensor, JoinedRows | None]] = {

@@ -53,7 +53,8 @@ class HeldOut:
     def measure(self, what: str, model: torch.nn.Module, base: Base) -> Scores:
         """Loss over all rows; exact match and stopping, by greedy completions, over `section.rows` of them."""
         num_completed = min(self.section.rows, sum(bool(row.prompt) for row in self.rows))
-        self.say(f"{what}: loss over {len(self.rows)} rows, completions of {num_completed}")
+        over = f"texts, packed into rows of {self.data.max_length} tokens" if self.data.packing else "rows"
+        self.say(f"{what}: loss over {len(self.rows)} {over}, completions of {num_completed}")
         options = GenerationSection(max_new_tokens=self.section.max_new_tokens)
         device = base.compute.torch_device
 

@@ -88,8 +88,9 @@ class Passes:
         """Of one validation loss: passes without their backward half.
 
         Args:
-            size: rows of a batch.
+            size: most rows of a batch; memory may hold fewer.
         """
+        size = min(size, self.rows_at_once)
         order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         batches = [order[at : at + size] for at in range(0, len(order), size)]
         seconds = (self.times.passes.seconds(*passes_of(batch, lengths, size)) for batch in batches)

@@ -73,9 +73,7 @@ class Cache:
                 os.utime(place)
             arrays = {name: np.load(place / name, mmap_mode="r", allow_pickle=False) for name in sealed if name != NOTE}
             note = json.loads((place / NOTE).read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # not there, or a wreck without its seal, in whose place none could be kept
             shutil.rmtree(place, ignore_errors=True)
             return None
         return Entry({name.removesuffix(".npy"): array for name, array in arrays.items()}, note)

@@ -61,7 +61,7 @@ class Scores:
         token_accuracy: share of those tokens that were the model's first choice.
         stop_probability: mean probability of the stop token where a completion ends; None where the length limit has
             cut the ends of all.
-        num_rows: rows that the above were measured on.
+        num_rows: rows that the above were measured on; packed ones where `data.packing` says so.
         num_tokens: completion tokens that they were measured on.
         num_truncated: rows of which the length limit cut something; still measured.
         num_dropped: rows that the length limit left out.

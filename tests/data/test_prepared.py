@@ -241,6 +241,16 @@ def test_the_least_used_entries_go_when_there_are_too_many(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["first", "third"]
 
 
+def test_an_entry_whose_removal_was_cut_short_is_made_anew(cache: Cache) -> None:
+    assert cache.folder is not None
+    cache.store("key", Entry({}, "old"))
+    (cache.folder / "key" / "seal.json").unlink()
+    assert cache.load("key") is None
+    cache.store("key", Entry({}, "new"))
+    found = cache.load("key")
+    assert found is not None and found.note == "new"
+
+
 def test_what_is_no_entry_stays_where_the_folder_is_not_the_caches_alone(tmp_path: Path) -> None:
     for other in ("thesis", "model", ".git"):
         (tmp_path / other).mkdir()
