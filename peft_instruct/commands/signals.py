@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -13,6 +14,8 @@ from typing import Any, NoReturn
 from peft_instruct.errors import Stopped
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
+SECONDS_UNTIL_AGAIN = 2.0
+"""Longer than what is on the way out takes, which is not to be broken off."""
 
 
 class StopSignals:
@@ -30,6 +33,9 @@ class StopSignals:
         self.saved_step: int | None = None
         self._is_postponed = False
         self._is_leaving = False
+        self._is_again = False
+        self._tells = True
+        self._has_left = threading.Event()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -41,6 +47,7 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._has_left.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         # What Stopped has broken off, an import of numpy's say, may fail in its own way afterwards.
@@ -59,13 +66,14 @@ class StopSignals:
         return self.received is not None
 
     @contextmanager
-    def postponed(self, *, then_leave: bool = True) -> Iterator[None]:
+    def postponed(self, *, then_leave: bool = True, tells: bool = True) -> Iterator[None]:
         """A block that a first signal does not break off.
 
         Args:
             then_leave: leave when it is done; false where nothing is left to do but to show the result.
+            tells: say that a step is finished and saved first.
         """
-        self._is_postponed = True
+        self._is_postponed, self._tells = True, tells
         try:
             yield
         finally:
@@ -84,14 +92,31 @@ class StopSignals:
         done = "stopped" if self.saved_step is None else f"saved checkpoint-{self.saved_step}"
         raise Stopped(f"{number.name}: {done}. Go on with: {self.hint()}", 128 + number)
 
+    def _insist(self) -> None:
+        """Stopped again, until it ends the block: what is raised in a callback of C code, of which an import of torch
+        has many, Python drops."""
+        while not self._has_left.wait(SECONDS_UNTIL_AGAIN):
+            if not self._is_postponed:
+                self._is_again = True
+                _thread.interrupt_main(signal.SIGTERM)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_again:
+            self._is_again = False
+            if not self._is_postponed:
+                self.leave()
+            return
         if self.requested():
             if number == signal.SIGINT:
                 os._exit(128 + number)
             return
         self.received = number
+        # Not a Thread, whose start takes a lock that the handler may have interrupted.
+        _thread.start_new_thread(self._insist, ())
         if not self._is_postponed:
             self.leave()
+        if not self._tells:
+            return
         name = signal.Signals(number).name
         # Not through `say`: the handler may have interrupted a line that is being written. The terminal may be gone.
         with suppress(OSError):

@@ -149,8 +149,10 @@ def train(
             from peft_instruct.commands.finished import finished_already
 
             return finished_already(folder.final, recipe, location, hub, say)
-        from peft_instruct.commands.resuming import Resume
-        from peft_instruct.commands.train_run import Run
+        # C code that a library runs while it is imported drops what a handler raises, or ends the process with a dump.
+        with signals.postponed(tells=False):
+            from peft_instruct.commands.resuming import Resume
+            from peft_instruct.commands.train_run import Run
 
         going_on = Resume(resume, allow_changes)
         result = Run(recipe, folder.work, hub, location, say, live, going_on, signals).to_the_end()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from children import SEED, Count, Zygote, assert_same_run, checkpoints_of, long_form
 
+from peft_instruct.commands import signals
 from peft_instruct.commands.signals import StopSignals
 from peft_instruct.errors import Stopped
 
@@ -151,3 +152,30 @@ def test_while_python_still_imports_a_signal_ends_it(fault_recipe: Path, tmp_pat
     assert done.returncode == 143, said
     assert "SIGTERM: stopped. Go on with: peft-instruct train" in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_that_other_code_drops_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the callbacks of C code drop it."""
+    monkeypatch.setattr(signals, "SECONDS_UNTIL_AGAIN", 0.05)
+    dropped = 0
+    with pytest.raises(Stopped), signals.StopSignals("again"):
+        while dropped < 3:
+            try:
+                if not dropped:
+                    signal.raise_signal(signal.SIGTERM)
+                time.sleep(5)
+            except Stopped:
+                dropped += 1
+        time.sleep(5)
+    assert dropped == 3
+
+
+def test_a_stop_waits_for_what_must_not_be_broken_off_and_says_nothing_of_steps(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Stopped) as stopped, signals.StopSignals("again") as running:
+        with running.postponed(tells=False):
+            signal.raise_signal(signal.SIGTERM)
+        pytest.fail("left when it is done")
+    assert str(stopped.value) == "SIGTERM: stopped. Go on with: again"
+    assert capfd.readouterr().err == ""
