@@ -16,7 +16,7 @@ from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.data.checks.catalogue import CATALOGUE, Finding
 from peft_instruct.data.checks.check import CheckedFile, check_files, read_file
 from peft_instruct.data.checks.cleaning import Change, clean_file
-from peft_instruct.data.sources import files_of, is_hub_id
+from peft_instruct.data.sources import COMPRESSED, FILE_KINDS, files_of, is_hub_id
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import Recipe
@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 SEVERITIES = ("error", "warning", "note")
 PLACES_SHOWN = 5
 SHOWN_WIDTH = 120
-_ENDINGS = re.compile(r"(?:\.(?:jsonl?|csv|tsv|parquet|txt|gz|zst))+$")
+_ENDINGS = re.compile(f"(?:{'|'.join(map(re.escape, (*FILE_KINDS, *COMPRESSED)))})+$")
 
 
 @dataclass(frozen=True)
