@@ -129,7 +129,11 @@ def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     name = _cpu_model() or platform.processor() or platform.machine()
-    return f"{name} ({psutil.cpu_count(logical=False) or psutil.cpu_count()} cores)"
+    traits = f"{psutil.cpu_count(logical=False) or psutil.cpu_count()} cores"
+    if device == "cpu":
+        # Rented machines of several generations call themselves by one name ("AMD EPYC").
+        traits += f", {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name} ({traits})"
 
 
 def synchronize(device: str) -> None:
