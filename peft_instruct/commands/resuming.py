@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from peft_instruct.adapter.storage import LOCK, write_last
 from peft_instruct.errors import AdapterError, RecipeError
+from peft_instruct.model.device import Compute
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import change, differences, recipe_values
 from peft_instruct.training.checkpoints import (
@@ -73,6 +74,21 @@ def choose_checkpoint(resume: Resume, work: Path, run: RunIdentity, world_size: 
     end = " (training was over)" if checkpoint.manifest.is_last else f" of {checkpoint.manifest.max_steps}"
     say(f"going on from {checkpoint.folder}, step {checkpoint.step}{end}")
     return checkpoint
+
+
+def precision_as_begun(checkpoint: Checkpoint | None, asked: str, compute: Compute) -> Compute:
+    """Where a recipe leaves the precision to a measurement, a run on the same device ends in what it began with."""
+    then = checkpoint.manifest.environment if checkpoint else {}
+    precision = then.get("precision", compute.precision)
+    if asked != "auto" or precision == compute.precision or then.get("device") != compute.device_name:
+        return compute
+    return replace(compute, precision=precision, precision_measured=f"as the run began; {compute.precision} by now")
+
+
+def tell_differences(checkpoint: Checkpoint, run: RunIdentity, say: Say) -> None:
+    """Machine and versions that are others than the checkpoint's."""
+    for key, before, now in differences(checkpoint.manifest.environment, run.environment):
+        say(f"note: {key} was {before}, now {now}: the last bits may differ from an uninterrupted run")
 
 
 def begin(work: Path, recipe_text: str, checkpoint: Checkpoint | None, say: Say) -> Checkpoint | None:
@@ -150,8 +166,6 @@ def _refuse_another_run(checkpoint: Checkpoint, run: RunIdentity, world_size: in
         say("going on with changes, which hold from the next step on (the learning rate is the new schedule's there):")
     for line in keys:
         say(f"  {line}")
-    for key, before, now in differences(then.environment, run.environment):
-        say(f"note: {key} was {before}, now {now}: the last bits may differ from an uninterrupted run")
 
 
 def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from peft_instruct.bench.memory import peak_memory
 from peft_instruct.commands.held_out import HeldOut, side_by_side
 from peft_instruct.commands.preparing import Prepared, base_fingerprint, prepare, read_rows
 from peft_instruct.commands.reporting import answers_of, runs_on, seal_run
-from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
+from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint, precision_as_begun, tell_differences
 from peft_instruct.commands.signals import StopSignals
 from peft_instruct.commands.train import TrainResult
 from peft_instruct.data.types import Tokens
@@ -30,7 +30,7 @@ from peft_instruct.evaluation.scores import Scores
 from peft_instruct.inference.complete import complete
 from peft_instruct.model.adapters import Trainable, borrow_frozen, let_go_of_frozen, make_trainable
 from peft_instruct.model.base import Base
-from peft_instruct.model.device import choose_compute, environment_stamp
+from peft_instruct.model.device import Compute, environment_stamp
 from peft_instruct.model.location import Location
 from peft_instruct.model.scoring import RowScores, score_rows
 from peft_instruct.recipe import Recipe
@@ -74,6 +74,7 @@ class Trained:
 
     learned: Learned
     manifest: AdapterManifest
+    compute: Compute
     description: str
     held: torch.nn.Module | None
     logits: list[torch.Tensor]
@@ -150,17 +151,14 @@ class Run:
         """Everything that can be wrong is looked at here, the cheap things first."""
         recipe = self.recipe
         rows = read_rows(recipe, self.location, self.hub, self.say)
-        self.identity = RunIdentity(
-            recipe=recipe_values(recipe),
-            base_fingerprint=base_fingerprint(recipe, self.location),
-            data_fingerprint=rows.data.fingerprint,
-            environment={
-                **library_versions(),
-                "device": rows.compute.device_name,
-                "precision": rows.compute.precision,
-            },
-        )
-        self.checkpoint = choose_checkpoint(self.resume, self.folder, self.identity, 1, self.say)
+        run = RunIdentity(recipe_values(recipe), base_fingerprint(recipe, self.location), rows.data.fingerprint)
+        self.checkpoint = choose_checkpoint(self.resume, self.folder, run, 1, self.say)
+        compute = precision_as_begun(self.checkpoint, recipe.training.precision, rows.compute)
+        rows = replace(rows, compute=compute)
+        here = {**library_versions(), "device": compute.device_name, "precision": compute.precision}
+        self.identity = replace(run, environment=here)
+        if self.checkpoint:
+            tell_differences(self.checkpoint, self.identity, self.say)
         prepared = prepare(rows, recipe, self.location, self.say)
         self.notes += prepared.notes
         # Only now, with everything checked, does an earlier unfinished run give way.
@@ -191,14 +189,15 @@ class Run:
         description = trainable.describe()
         if trainable.is_held:
             let_go_of_frozen(trainable.model)
-        return Trained(learned, manifest, description, trainable.model if trainable.is_held else None, logits)
+        return Trained(
+            learned, manifest, base.compute, description, trainable.model if trainable.is_held else None, logits
+        )
 
     def _read_back(self, before: Before, trained: Trained) -> tuple[Tuned, dict[str, Any]]:
         """The adapter from the disk on a fresh base, proven to be what was trained, and another than the base."""
-        training = self.recipe.training
         tuned = load_tuned(
             Adapter(self.folder, trained.manifest),
-            choose_compute(training.device, training.precision),
+            trained.compute,
             self.hub,
             base=self.recipe.model.base,
             like=self.recipe.model,

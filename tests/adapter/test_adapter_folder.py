@@ -63,6 +63,16 @@ def test_a_finished_folder_opens_and_answers_as_it_did_in_training(tiny_adapter_
     assert tuned.adapter.manifest.proofs["trained_differs_from_base"]["largest_logit_difference"] > 0.1
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_read_back_computes_as_the_training_did(
+    tiny_adapter_folder: Path, tiny_base_folder: Path, attention: Any
+) -> None:
+    """Its proof is a difference of logits, which another attention rounds otherwise."""
+    like = ModelSection(base=str(tiny_base_folder), attention=attention, kernels="plain")
+    tuned = load_tuned(open_adapter(tiny_adapter_folder), choose_compute("cpu", "fp32"), OFFLINE, like=like)
+    assert tuned.base.model.config._attn_implementation == attention
+
+
 def test_a_disabled_adapter_is_the_base_bit_for_bit(tiny_adapter_folder: Path, tiny_base_folder: Path) -> None:
     compute = choose_compute("cpu", "fp32")
     tuned = load_tuned(open_adapter(tiny_adapter_folder), compute, OFFLINE)

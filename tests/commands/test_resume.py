@@ -15,6 +15,7 @@ from listeners import silent, stop_when
 from peft_instruct.commands.train import train
 from peft_instruct.commands.train_run import Run
 from peft_instruct.errors import AdapterError, PeftInstructError, RecipeError, Stopped
+from peft_instruct.model import device
 from peft_instruct.training.checkpoints import checkpoint_folder, verify
 from peft_instruct.training.resumable import ResumableTrainer
 
@@ -74,6 +75,18 @@ def test_a_stopped_run_goes_on_by_itself_and_ends_as_if_nothing_had_happened(
     assert result.total_seconds > result.train_seconds > LONG
     assert result.mean_loss == json.loads((whole / "manifest.json").read_text())["metrics"]["mean_loss"]
     assert [path.name for path in out.parent.iterdir()] == ["a"]
+
+
+def test_the_precision_that_a_run_began_with_stays_where_the_machine_would_choose_another_by_now(
+    tiny_recipe: Path, out: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` is measured, and a machine with other work to do may show another winner."""
+    monkeypatch.setattr(device, "is_faster_in_bf16", lambda _: True)
+    said: list[str] = []
+    train(str(tiny_recipe), [*SMALL, "training.precision=auto"], out=out, say=said.append, allow_changes=True)
+    assert any("as the run began" in line for line in said)
+    assert not any("precision was" in line for line in said)
+    assert weights_of(out) == weights_of(whole)
 
 
 def test_a_named_older_checkpoint_gives_the_same_end(tiny_recipe: Path, out: Path, whole: Path) -> None:

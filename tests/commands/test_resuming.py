@@ -10,21 +10,24 @@ from listeners import silent
 from tiny import write_checkpoint_files
 
 from peft_instruct.adapter.storage import LOCK
-from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint
+from peft_instruct.commands.resuming import Resume, begin, choose_checkpoint, precision_as_begun
 from peft_instruct.errors import AdapterError
+from peft_instruct.model.device import Compute
 from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.writing import recipe_values
 from peft_instruct.training.checkpoints import SET_ASIDE, CheckpointManifest, checkpoint_folder, commit, verify
 from peft_instruct.training.resumable import RunIdentity
 
 
-def committed(work: Path, step: int, recipe: dict[str, Any] | None = None) -> Path:
+def committed(
+    work: Path, step: int, recipe: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+) -> Path:
     """A whole checkpoint without a weight in it."""
     folder = checkpoint_folder(work / "checkpoints", step)
     write_checkpoint_files(folder, step)
     manifest = CheckpointManifest(
         step=step, max_steps=9, is_last=False, best_step=None, seconds=0.0, recipe=recipe or {}, base_fingerprint="",
-        data_fingerprint="", environment={}, world_size=1, files={},
+        data_fingerprint="", environment=environment or {}, world_size=1, files={},
     )  # fmt: skip
     commit(folder, manifest)
     return folder
@@ -85,3 +88,20 @@ def test_a_named_run_of_another_folder_is_not_touched(tmp_path: Path) -> None:
     assert found is not None and found.step == 3
     assert "checkpoint-5: incomplete" in said[0]
     assert sorted(path.name for path in (there / "checkpoints").iterdir()) == ["checkpoint-3", "checkpoint-5"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "then", "expected"),
+    [
+        ("auto", {"device": "a", "precision": "bf16"}, "bf16"),
+        ("auto", {"device": "another", "precision": "bf16"}, "fp32"),
+        ("auto", {}, "fp32"),
+        ("fp32", {"device": "a", "precision": "bf16"}, "fp32"),
+    ],
+)
+def test_auto_is_the_precision_that_the_run_began_with_on_the_same_device(
+    tmp_path: Path, asked: str, then: dict[str, str], expected: str
+) -> None:
+    checkpoint = verify(committed(tmp_path, 3, environment=then))
+    assert precision_as_begun(checkpoint, asked, Compute("cpu", "fp32", "a")).precision == expected
+    assert precision_as_begun(None, asked, Compute("cpu", "fp32", "a")).precision == "fp32"

@@ -134,6 +134,22 @@ def test_only_a_run_that_was_split_goes_on_split(make_trainer: Any, rows_at_once
     assert after.rows_at_once == restored
 
 
+def test_passes_share_the_loss_of_experts(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL adds it at every call."""
+    trainer, seen = make_trainer("training.batch_size=8", "training.max_steps=1"), list[float]()
+    compute_loss = CompletionTrainer.compute_loss
+
+    def spied(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self.router_aux_loss_coef)
+        return compute_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(CompletionTrainer, "compute_loss", spied)
+    trainer.router_aux_loss_coef, trainer.rows_at_once = 0.5, 2
+    trainer.train()
+    assert seen == [0.125] * 4
+    assert trainer.router_aux_loss_coef == 0.5
+
+
 def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any, tmp_path: Path) -> None:
     shared = ("training.max_steps=2", "training.batch_tokens=512", "training.accumulation=2", *STEADY)
     said: list[str] = []

@@ -118,6 +118,20 @@ def test_fp16_may_overflow_now_and_then_but_not_for_ever(make_trainer: Any, monk
         trainer._get_grad_norm(trainer.model, overflow)
 
 
+def test_the_scale_of_fp16_goes_on_where_there_is_one_still(make_trainer: Any, tmp_path: Path) -> None:
+    """A run that --resume-allow-changes takes on in another precision has none."""
+    before, plain, scaled = (make_trainer("training.max_steps=1") for _ in range(3))
+    before.train()
+    before.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    before._save_rng_state(str(tmp_path))
+    scaled.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    for after in (plain, scaled):
+        after.create_optimizer_and_scheduler(1)
+        after._load_optimizer_and_scheduler(str(tmp_path))
+    assert plain.accelerator.scaler is None
+    assert scaled.accelerator.scaler.state_dict()["scale"] == 8.0
+
+
 def values_on_disk(folder: Path) -> Iterator[torch.Tensor]:
     from safetensors.torch import load_file
 
