@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import platform
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -53,10 +54,22 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     # bitsandbytes 0.50 logs a failed look-up of an optional kernel at every import (backends/cpu/ops.py).
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    # What `accelerate launch` exports of precision, device and compilation goes before what a recipe says of them.
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
     state = _hub_state(hub_ids)
     if not state.reachable:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     return state
+
+
+def in_own_process(module: str, *arguments: object) -> list[str]:
+    """The command that runs a module of ours; `python -m` takes modules of the working folder for those of Python."""
+    start = (
+        "import runpy, sys; sys.path = [place for place in sys.path if place]; "
+        "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", start, module, *map(str, arguments)]
 
 
 def keep_freed_memory() -> None:

@@ -6,8 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from peft_instruct.environment import in_own_process, prepare_environment
 
 FAULTS_OF_A_SECOND_BLOCK = """
 import ctypes, resource
@@ -28,6 +31,25 @@ print(*faults)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_a_process_of_ours_takes_no_module_of_the_working_folder(tmp_path: Path) -> None:
+    """As `-m` does; an adapter of others may hold a json.py, and a project of one's own a datasets.py."""
+    for name in ("json.py", "datasets.py"):
+        (tmp_path / name).write_text("raise SystemExit('of the working folder')")
+    arguments = ("peft_instruct", "recipe", "validate", "quickstart_lora", "--json")
+    found = {}
+    for command in (in_own_process(*arguments), [sys.executable, "-m", *arguments]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        found[command[1]] = (done.returncode, done.stderr.strip())
+    assert found == {"-c": (0, ""), "-m": (1, "of the working folder")}
+
+
+def test_what_a_launcher_says_of_precision_does_not_go_before_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+    prepare_environment([])
+    assert not any(name.startswith("ACCELERATE_") for name in os.environ)
+
+
 def test_freed_memory_is_used_again_unless_the_user_has_settings() -> None:
     """A page that was given back to the system faults anew: 100 MB are 24,414 pages of 4 KiB.
 

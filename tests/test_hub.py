@@ -252,6 +252,14 @@ def test_with_the_hub_down_the_message_names_the_id_what_was_tried_and_the_ways_
     assert "quickstart_lora" in message, "the other way on"
 
 
+def test_a_bench_measures_what_it_has_to_download(hub: Hub, tmp_path: Path) -> None:
+    words = ["--devices", "cpu", "--steps", "1", "--warmup", "0"]
+    words += ["--set", "data.max_length=128", "--set", "data.limit=64"]
+    done = _machine(tmp_path).command("bench", *words, "gpt2_lora", endpoint=hub.endpoint, proxy=hub.outside)
+    assert done.returncode == 0, done.stderr
+    assert "tokens/s on cpu" in done.stderr
+
+
 def test_a_hub_that_takes_the_call_and_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
     with silent_endpoint() as endpoint:
         assert f"{endpoint} did not answer within 2 s" in _refused(_machine(tmp_path), endpoint)

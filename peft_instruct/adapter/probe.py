@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from peft_instruct.environment import prepare_environment
+from peft_instruct.environment import in_own_process, prepare_environment
 from peft_instruct.errors import AdapterError
 
 
@@ -20,7 +20,7 @@ def probe_in_fresh_process(folder: Path, out: Path) -> None:
     Raises:
         AdapterError: the folder cannot be loaded or run.
     """
-    command = [sys.executable, "-m", "peft_instruct.adapter.probe", str(folder), str(out)]
+    command = in_own_process("peft_instruct.adapter.probe", folder, out)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last_line = (done.stderr.strip().splitlines() or ["no output"])[-1]

@@ -12,7 +12,7 @@ from peft_instruct.bench.records import Cell
 from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.problems import problem_lines
-from peft_instruct.recipe.writing import recipe_values
+from peft_instruct.recipe.writing import exact_values
 
 DEVICES = ("cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -91,7 +91,7 @@ def cell_recipe(recipe: Recipe, cell: Cell, num_steps: int) -> Recipe:
     Raises:
         RecipeError: the recipe cannot be trained that way (an adapter on random weights, say).
     """
-    values = recipe_values(recipe)
+    values = exact_values(recipe)
     kind, dora, quantization = METHODS[cell.method]
     values["model"]["quantization"] = quantization
     if kind == "full":

@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from peft_instruct.environment import in_own_process
 
 MOST_CHARACTERS_OF_A_REASON = 400
 
 
 def run_isolated(module: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Run `python -m module REQUEST.json OUT.json`.
+    """Run `module REQUEST.json OUT.json`.
 
     Returns:
         what the process wrote to OUT.json; `{"failed": reason}` where it wrote nothing.
@@ -26,7 +27,7 @@ def run_isolated(module: str, request: dict[str, Any]) -> dict[str, Any]:
         # Into a file: a pipe would have to be drained while the cell is timed.
         with errors.open("wb") as stderr:
             done = subprocess.run(
-                [sys.executable, "-m", module, str(asked), str(out)],
+                in_own_process(module, asked, out),
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

@@ -20,7 +20,8 @@ class RunByDefault(click.Group):
         return super().resolve_command(ctx, args if args[0] in self.commands else ["run", *args])
 
 
-@click.group(cls=RunByDefault)
+# Options before the recipe are those of `run`.
+@click.group(cls=RunByDefault, context_settings={"ignore_unknown_options": True})
 def bench() -> None:
     """Measure throughput and memory on CUDA, MPS and the CPU, and put result files side by side."""
 

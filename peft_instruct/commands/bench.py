@@ -17,10 +17,11 @@ from peft_instruct.bench.isolated import run_isolated
 from peft_instruct.bench.records import BenchFile, BenchRow, Cell, Measurement, read_bench, write_bench
 from peft_instruct.bench.sweep import read_sweeps, swept
 from peft_instruct.commands.bench_plots import write_compare_plot, write_growth_plot
+from peft_instruct.commands.hub_ids import hub_ids_of
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import Recipe, load_recipe
-from peft_instruct.recipe.writing import recipe_hash, recipe_values
+from peft_instruct.recipe.writing import exact_values, recipe_hash
 from peft_instruct.report.tables import markdown_table, text_table
 
 CELL_MODULE = "peft_instruct.commands.bench_cell"
@@ -128,7 +129,7 @@ def bench(
         recipe, devices=devices, methods=methods, precisions=precisions, batch_sizes=batch_sizes, lengths=lengths
     )
     cells = swept(recipe, cells, axes) if axes else cells
-    prepare_environment([])
+    prepare_environment(hub_ids_of(recipe))
     file = _empty_file(recipe)
     # Before an hour of measuring, not after it.
     if out is not None:
@@ -205,7 +206,7 @@ def _measure(recipe: Recipe, cell: Cell, steps: int, warmup: int) -> BenchRow:
 
 def _request(asked: Recipe, cell: Cell, warmup: int) -> dict[str, Any]:
     exact_length = cell.max_length if cell.axis == "length" else None
-    return {"recipe": recipe_values(asked), "num_warmup": warmup, "exact_length": exact_length}
+    return {"recipe": exact_values(asked), "num_warmup": warmup, "exact_length": exact_length}
 
 
 def _outcome(row: BenchRow) -> str:

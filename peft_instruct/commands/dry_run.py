@@ -14,7 +14,7 @@ from peft_instruct.commands.run_folder import check_free
 from peft_instruct.commands.train import ADAPTERS, check_alone, without_absolute_paths
 from peft_instruct.recipe import Recipe, load_recipe
 from peft_instruct.recipe.shipped import PACKAGE
-from peft_instruct.recipe.writing import recipe_values
+from peft_instruct.recipe.writing import exact_values
 
 Say = Callable[[str], None]
 PROBE_MODULE = "peft_instruct.commands.dry_run_probe"
@@ -122,7 +122,7 @@ def dry_run(
     check_free(folder, recipe, if_exists)
     place = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     say("dry run: reads the rows, loads the base and runs a few passes, in a process of its own")
-    found = run_isolated(PROBE_MODULE, {"recipe": recipe_values(recipe), "place": str(place)})
+    found = run_isolated(PROBE_MODULE, {"recipe": exact_values(recipe), "place": str(place)})
     if "failed" in found:
         kind = getattr(errors, found.get("error", "PeftInstructError"))
         raise kind(found["failed"] if "error" in found else f"train --dry-run: {found['failed']}. Try a smaller base.")

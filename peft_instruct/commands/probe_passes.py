@@ -19,7 +19,7 @@ from peft_instruct.commands.preparing import Prepared
 from peft_instruct.commands.probe_order import NUM_TIMED, InOrder, ProbeOrder, widest
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.recipe import Recipe
-from peft_instruct.recipe.writing import recipe_values
+from peft_instruct.recipe.writing import exact_values
 from peft_instruct.training.plan import Batch, passes_of
 from peft_instruct.training.sft import build_trainer
 from peft_instruct.training.trainer import CompletionTrainer
@@ -222,7 +222,7 @@ def _pass_seconds(splits: Sequence[StepSplit]) -> float:
 
 def _probe_recipe(recipe: Recipe, batch_size: int, num_steps: int) -> Recipe:
     """The recipe's passes without anything else; the weights that they leave are of no use and hardly move."""
-    values = recipe_values(recipe)
+    values = exact_values(recipe)
     values["training"] |= {
         "batch_size": batch_size,
         "batch_tokens": None,

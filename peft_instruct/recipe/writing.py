@@ -20,8 +20,14 @@ MOST_SHOWN = 60
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Every value of a recipe, such that `Recipe.model_validate` gives the same recipe again, but for secrets in it."""
-    values: dict[str, Any] = hide_in(recipe.model_dump(mode="json"))
+    """Every value of a recipe, to be shown and kept: what a secret of the environment stands in has it hidden."""
+    values: dict[str, Any] = hide_in(exact_values(recipe))
+    return values
+
+
+def exact_values(recipe: Recipe) -> dict[str, Any]:
+    """Every value, such that `Recipe.model_validate` gives the same recipe again; for our own processes alone."""
+    values: dict[str, Any] = recipe.model_dump(mode="json")
     if recipe.method.kind == "full":
         values["method"] = {"kind": "full"}
     if recipe.training.batch_tokens is not None:
