@@ -64,7 +64,7 @@ class TrainingSection(Section):
     """Steps between validation losses."""
     save_every: Positive | Literal["epoch", "never"] | Minutes = "10min"
     """Steps (or minutes, as `10min`) between checkpoints, which are gone when a run is done; with `keep_best` each
-    evaluation writes one too. A run that a signal stops saves even with `never`."""
+    evaluation writes one too. A signal while it trains makes it save even with `never`."""
     keep_best: bool = False
     """Hand over the weights of the lowest validation loss instead of the last ones."""
     ledger: bool = False

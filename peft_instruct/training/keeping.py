@@ -45,6 +45,10 @@ class Checkpoints(TrainerCallback):
         wanted = self.is_due or control.should_save or self.saving.every == "epoch" or self.saving.stop_requested()
         control.should_save = wanted and state.global_step != self.saved_step
 
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A signal while the loss was measured; the Trainer saves after an evaluation."""
+        control.should_save |= self.saving.stop_requested() and state.global_step != self.saved_step
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.is_due = False
         self.saved_step = state.global_step

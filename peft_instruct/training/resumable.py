@@ -173,9 +173,12 @@ class ResumableTrainer(SFTTrainer):
         if output_dir is None or not self.args.should_save:
             return
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        # Explicit: "auto" asks the hub whether the vocabulary was resized (peft 0.21, utils/save_and_load.py:291).
-        of_adapter = {"save_embedding_layers": False} if has_adapter(self.model) else {}
-        self.model.save_pretrained(output_dir, state_dict=state_dict, **of_adapter)
+        # Of an adapter explicit: "auto" asks the hub whether the vocabulary was resized (peft 0.21,
+        # utils/save_and_load.py:291). Of a model by the names that it has, which the Trainer reads it back by: a base's
+        # file may have others (Pythia's embed_out).
+        option = "save_embedding_layers" if has_adapter(self.model) else "save_original_format"
+        options: dict[str, Any] = {option: False}
+        self.model.save_pretrained(output_dir, state_dict=state_dict, **options)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """In `_save_rng_state`, which the Trainer calls last."""
@@ -230,6 +233,14 @@ class ResumableTrainer(SFTTrainer):
         best = verify(Path(self.state.best_model_checkpoint)).folder
         with loading(best):
             super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Raises KeyError where transformers would log that a weight stays what it was before."""
+        model: Any = self.model
+        lost = set(load_result.missing_keys) - set(model.all_tied_weights_keys)
+        lost |= set(load_result.unexpected_keys)
+        if lost:
+            raise KeyError(f"it and the model differ in {', '.join(sorted(lost)[:3])}")
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
         with loading(Path(checkpoint)):
