@@ -91,8 +91,8 @@ def _training(recipe: Recipe, ready: Prepared, place: Path, folder: Path) -> dic
     from peft_instruct.training.space import bytes_needed, check_space
 
     trainable = make_trainable(ready.base, recipe.method, recipe.training.seed, recipe.speed.frozen_weights)
-    check_space(place, trainable.model)
-    checkpoint_bytes, weight_bytes = bytes_needed(trainable.model)
+    check_space(place, trainable.model, recipe.training)
+    checkpoint_bytes, weight_bytes = bytes_needed(trainable.model, recipe.training.optimizer)
     lengths, validation = (TokenTable.of(those).lengths.tolist() for those in (ready.train, ready.validation))
     steps = planned_steps(lengths, recipe)
     passes = measure_passes(recipe, ready, trainable, steps, lengths, folder)

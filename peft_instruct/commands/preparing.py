@@ -14,6 +14,7 @@ from peft_instruct.environment import HubState
 from peft_instruct.model.base import Base, check_lengths, load_base
 from peft_instruct.model.device import Compute, choose_compute
 from peft_instruct.model.families import resolve_targets
+from peft_instruct.model.head import check_head
 from peft_instruct.model.location import Location, locate, weight_fingerprint
 from peft_instruct.model.tokenizer import template_in
 from peft_instruct.recipe import Recipe
@@ -71,7 +72,7 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
     """The base, and the rows as its tokens.
 
     Raises:
-        ModelError: the base is unusable, or has no place for the adapter.
+        ModelError: the base is unusable, has no place for the adapter, or no head of the usual kind.
         DatasetError: no row is left within the length limit.
     """
     data = rows.data
@@ -84,6 +85,7 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
         seed=recipe.training.seed,
     )
     say(f"{recipe.model.base} on {rows.compute}")
+    check_head(base.model, base.model_type)
     if recipe.method.kind == "lora":
         resolve_targets(base.model, base.model_type, recipe.method.targets)
     notes: list[str] = []

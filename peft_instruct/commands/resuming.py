@@ -88,7 +88,8 @@ def precision_as_begun(checkpoint: Checkpoint | None, asked: str, compute: Compu
 def tell_differences(checkpoint: Checkpoint, run: RunIdentity, say: Say) -> None:
     """Machine and versions that are others than the checkpoint's."""
     for key, before, now in differences(checkpoint.manifest.environment, run.environment):
-        say(f"note: {key} was {before}, now {now}: the last bits may differ from an uninterrupted run")
+        what = "the rest of the run is computed in it" if key == "precision" else "the last bits may differ"
+        say(f"note: {key} was {before}, now {now}: {what}")
 
 
 def begin(work: Path, recipe_text: str, checkpoint: Checkpoint | None, say: Say) -> Checkpoint | None:

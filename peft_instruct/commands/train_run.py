@@ -181,7 +181,7 @@ class Run:
             base, self.recipe.method, self.recipe.training.seed, self.recipe.speed.frozen_weights
         )
         self.say(trainable.describe())
-        check_space(self.folder, trainable.model)
+        check_space(self.folder, trainable.model, self.recipe.training)
         with self.signals.postponed():
             learned = self._learn(prepared, trainable)
         logits = [] if trainable.is_held else probe_logits(trainable.model, inputs, base.compute.torch_device)

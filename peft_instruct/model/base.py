@@ -133,7 +133,7 @@ def _pretrained_model(section: ModelSection, location: Location, compute: Comput
         ) from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"model.base: {location.id!r} cannot be loaded ({first_line(error)}).") from error
-    missing = sorted(key for key in loading["missing_keys"] if not key.endswith("lm_head.weight"))
+    missing = sorted(loading["missing_keys"])  # of a tied head nothing is missing
     if missing or loading["mismatched_keys"]:
         raise ModelError(
             f"model.base: the weights of {location.id!r} are not whole (missing {missing[:3]}, "

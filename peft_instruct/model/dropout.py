@@ -1,13 +1,15 @@
-"""Where a model drops: in modules, and in numbers that Llama, Qwen and GPT-NeoX copy out of the config when built."""
+"""Where a model drops: in modules, and in numbers that modules copy out of the config when they are built."""
 
 from __future__ import annotations
 
 from torch import nn
 from transformers import PreTrainedModel
 
-_CONFIG_KEYS = ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "embed_dropout", "resid_dropout",
-                "hidden_dropout")  # fmt: skip
-_COPIED = "attention_dropout"
+# Of a module (OPT, BLOOM, StarCoder2 have all but the first) and, with the last line, of a config.
+_COPIED = ("attention_dropout", "dropout", "attn_dropout", "hidden_dropout", "activation_dropout", "residual_dropout",
+           "embedding_dropout")  # fmt: skip
+_CONFIG_KEYS = (*_COPIED, "attn_pdrop", "embd_pdrop", "resid_pdrop", "embed_dropout", "resid_dropout",
+                "hidden_dropout_prob", "attention_probs_dropout_prob")  # fmt: skip
 
 
 def set_dropout(model: PreTrainedModel, probability: float) -> None:
@@ -17,8 +19,8 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-        elif isinstance(getattr(module, _COPIED, None), int | float):
-            setattr(module, _COPIED, probability)
+        for name in _copies(module):
+            setattr(module, name, probability)
 
 
 def has_dropout(model: nn.Module) -> bool:
@@ -29,5 +31,8 @@ def has_dropout(model: nn.Module) -> bool:
 def _probability(module: nn.Module) -> float:
     if isinstance(module, nn.Dropout):
         return module.p
-    copied = getattr(module, _COPIED, 0.0)
-    return float(copied) if isinstance(copied, int | float) else 0.0
+    return max((float(getattr(module, name)) for name in _copies(module)), default=0.0)
+
+
+def _copies(module: nn.Module) -> list[str]:
+    return [name for name in _COPIED if isinstance(vars(module).get(name), int | float)]

@@ -24,6 +24,7 @@ from peft_instruct.model.cache_name import as_cache
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import FAMILIES, sees_all
+from peft_instruct.model.head import is_left_to_trl
 from peft_instruct.model.joined_rows import Kind, join_rows, kinds_of, num_in_common
 from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.model.last_block import after_last_attention, computed_where
@@ -33,15 +34,6 @@ from peft_instruct.training.chunked_loss import can_chunk, chunked_losses
 
 # B rows of a batch, T tokens, P tokens of the shared preamble, D width, N learned positions, V vocabulary
 
-# Models that scale or cap their logits, or whose experts add to the loss, keep TRL's head, which knows how.
-_LEFT_TO_TRL = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-    "output_router_logits",
-)
 SHORTEST_PREAMBLE = 8
 """Below this many tokens the pass of its own costs more than it saves."""
 
@@ -55,7 +47,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         packs: keep the weight of a frozen head in the order in which it is multiplied, too.
     """
     config = model.config.get_text_config()
-    if any(getattr(config, name, None) not in (None, False) for name in _LEFT_TO_TRL) or not speed.completion_head:
+    if is_left_to_trl(model) or not speed.completion_head:
         return
     patched_by_trl = model.forward
     is_random = has_dropout(model)
@@ -89,13 +81,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
             kwargs["use_cache"] = False
             with computed_where(read_late, nn.functional.pad(learned_BT, (0, 1))):
                 hidden_ND = self.base_model(*args, **kwargs).last_hidden_state[:, :-1][learned_BT]
-        head = self.get_output_embeddings()
-        if can_chunk(head, arithmetic(hidden_ND)):
-            losses_N, is_top1_N = chunked_losses(hidden_ND, head, targets_N, packed)
-        else:
-            logits_NV = head(hidden_ND).float()
-            losses_N = nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
-            is_top1_N = (logits_NV.detach().argmax(-1) == targets_N).to(losses_N.dtype)
+        losses_N, is_top1_N = _losses(self.get_output_embeddings(), hidden_ND, targets_N, packed)
         return FusedCausalLMOutput(
             log_probs=_placed(-losses_N, learned_BT),
             # Not a metric of ours; TRL averages it at every step, so it must be there.
@@ -105,6 +91,17 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         )
 
     model.forward = types.MethodType(forward, model)
+
+
+def _losses(
+    head: Any, hidden_ND: torch.Tensor, targets_N: torch.Tensor, packed: Matrix | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(cross-entropy, 1 where the target is the likeliest token), each (N,)."""
+    if can_chunk(head, arithmetic(hidden_ND)):
+        return chunked_losses(hidden_ND, head, targets_N, packed)
+    logits_NV = head(hidden_ND).float()
+    losses_N = nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    return losses_N, (logits_NV.detach().argmax(-1) == targets_N).to(losses_N.dtype)
 
 
 def _packed(head: nn.Module) -> Matrix | None:

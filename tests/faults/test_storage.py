@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import Count, Zygote, assert_same_run, checkpoints_of, long_form
 
 from peft_instruct.errors import AdapterError, PeftInstructError
+from peft_instruct.recipe.training_section import TrainingSection
 from peft_instruct.training.checkpoints import verify
 from peft_instruct.training.space import check_space
 
@@ -77,18 +79,32 @@ def test_a_disk_that_fills_up_while_training_loses_no_good_checkpoint(
     assert_same_run(out, uninterrupted)
 
 
-def test_too_little_space_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "needed", "checkpoints"),
+    [
+        # Weights and two moments are 3 x 4 MB; two checkpoints are kept while the next one is written.
+        ({}, 40.0, "3 x 12.0"),
+        ({"keep_best": True}, 52.0, "4 x 12.0"),
+        ({"save_every": "never"}, 16.0, "1 x 12.0"),
+        ({"optimizer": "sgd"}, 16.0, "3 x 4.0"),
+    ],
+)
+def test_too_little_space_is_told_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any], needed: float, checkpoints: str
+) -> None:
     import torch
 
     model = torch.nn.Linear(1000, 1000, bias=False)
-    # Two checkpoints of weights and two moments, and the weights: 7 x 4 MB.
-    check_space(tmp_path, model)
-    usage = shutil.disk_usage(tmp_path)._replace(free=27_999_999)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    training = TrainingSection.model_validate({"learning_rate": 1e-3, **given})
+    check_space(tmp_path, model, training)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=round(needed * 1e6) - 1))
     with pytest.raises(
-        PeftInstructError, match=r"28\.0 MB free\. expected 28\.0 MB \(2 checkpoints of 12\.0 MB and 4\.0"
+        PeftInstructError, match=rf"expected {needed:.1f} MB \({checkpoints} MB of checkpoints and 4\.0 MB of weights\)"
     ):
-        check_space(tmp_path, model)
+        check_space(tmp_path, model, training)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=round(needed * 1e6)))
+    check_space(tmp_path, model, training)
 
 
 @pytest.mark.parametrize("times", [5, long_form(50)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import decided_model, tiny_configs
 from tiny import POSITIONS, VOCABULARY
 
 from peft_instruct.environment import HubState
@@ -115,6 +116,19 @@ def test_weights_that_lack_a_tensor_are_not_filled_with_random_numbers(folder: P
     del weights["transformer.h.1.mlp.c_fc.weight"]
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     assert "are not whole (missing ['transformer.h.1.mlp.c_fc.weight']" in _refusal(folder)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_head_of_its_own_must_be_there(folder: Path, is_tied: bool) -> None:
+    """A folder saved without one (of embeddings, of a reward model) would be trained on a random head."""
+    config = tiny_configs(width=32, positions=POSITIONS, vocabulary=VOCABULARY)["llama"]
+    config.tie_word_embeddings = is_tied
+    config.bos_token_id = config.eos_token_id = VOCABULARY - 1
+    decided_model(config).model.save_pretrained(str(folder))
+    if is_tied:
+        assert _load(folder).model_type == "llama"
+    else:
+        assert "are not whole (missing ['lm_head.weight']" in _refusal(folder)
 
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:

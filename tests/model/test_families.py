@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from families import tiny_configs
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
 from peft_instruct.errors import RecipeError
 from peft_instruct.model.adapters import lora_config, make_trainable
@@ -76,6 +76,16 @@ def test_dropout_that_is_set_drops_in_attention_and_is_seen(family: str) -> None
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
     assert has_dropout(model) and not model(ids).logits.equal(model(ids).logits)
+
+
+def test_dropout_that_a_module_keeps_as_a_number_of_its_own_is_set_and_seen() -> None:
+    ids, config = torch.arange(12)[None], OPTConfig(hidden_size=32, ffn_dim=32, num_hidden_layers=1, vocab_size=64,
+                                                    num_attention_heads=2, word_embed_proj_dim=32)  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).train()
+    assert has_dropout(model) and not model(ids).logits.equal(model(ids).logits)
+    set_dropout(model, 0.0)
+    assert not has_dropout(model) and model(ids).logits.equal(model(ids).logits)
+    assert model.config.dropout == 0.0
 
 
 def test_every_family_is_tried_here() -> None:
