@@ -61,6 +61,7 @@ def test_a_mistyped_command_is_named_with_the_near_one() -> None:
         (["merge", "no/such/adapter"], 4, "no such folder"),
         (["evaluate", "no/such/adapter"], 4, "no such folder"),
         (["bench", "compare", "no_such.json"], 2, "no_such.json"),
+        (["train", "quickstart_lora", "--dry-run", "--resume", "none"], 2, "Leave --resume away"),
         (["train", "gpt2_lora", "--set", "model.base=./nothing"], 4, "'./nothing' is not there"),
         (["train", "gpt2_lora", "--set", "training.device=cuda", "--set", "model.base=starter"], 5, "cuda is not here"),
     ],

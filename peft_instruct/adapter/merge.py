@@ -20,9 +20,10 @@ from peft_instruct.adapter.manifest import BaseIdentity, stamp_files, write_mani
 from peft_instruct.adapter.probe import probe_in_fresh_process
 from peft_instruct.adapter.proofs import (
     NUM_GREEDY_TOKENS,
+    Continuation,
     Difference,
     compare,
-    greedy_ids,
+    greedy,
     probe_inputs,
     probe_logits,
 )
@@ -89,7 +90,7 @@ def merge_adapter(
     tuned = load_tuned(adapter, compute, hub, base=base, quantization="none")
     inputs = probe_inputs(tuned.tokenizer, tuned.template, tuned.base.positions - NUM_GREEDY_TOKENS)
     reference = probe_logits(tuned.model, inputs, compute.torch_device)
-    text = greedy_ids(tuned.model, inputs, compute.torch_device, tuned.base.model.config.pad_token_id)
+    text = greedy(tuned.model, inputs, compute.torch_device, tuned.base.model.config.pad_token_id)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -138,7 +139,7 @@ def _prove(
     folder: Path,
     out: Path,
     reference: list[torch.Tensor],
-    text: list[list[int]],
+    text: list[Continuation],
     quantized: list[torch.Tensor] | None,
     dtype: str,
 ) -> MergeReport:
@@ -150,8 +151,10 @@ def _prove(
         fresh_text = json.loads(answers.with_suffix(".json").read_text(encoding="utf-8"))
     difference = compare(reference, fresh)
     tolerance = TOLERANCES[dtype]
-    equal_text = fresh_text == text
-    if not difference.within(tolerance) or (dtype == "fp32" and not equal_text):
+    equal_text = fresh_text == [continuation.ids for continuation in text]
+    rounding = tolerance * max(1.0, difference.largest_logit)
+    is_followed = all(one.is_continued_by(other, rounding) for one, other in zip(text, fresh_text, strict=True))
+    if not difference.within(tolerance) or (dtype == "fp32" and not is_followed):
         raise AdapterError(
             f"{out}: the merged model is not base + adapter: max |Δlogit| {difference.largest_logit_difference:.2e} "
             f"(tolerance {tolerance:g} of {difference.largest_logit:.1f}), argmax agreement "

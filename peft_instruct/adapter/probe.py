@@ -31,7 +31,7 @@ def main(folder: Path, out: Path) -> None:
     from safetensors.torch import save_file
 
     from peft_instruct.adapter.folder import load_tuned, open_adapter
-    from peft_instruct.adapter.proofs import NUM_GREEDY_TOKENS, greedy_ids, probe_inputs, probe_logits
+    from peft_instruct.adapter.proofs import NUM_GREEDY_TOKENS, greedy, probe_inputs, probe_logits
     from peft_instruct.model.device import choose_compute
 
     compute = choose_compute("cpu", "fp32")
@@ -39,7 +39,8 @@ def main(folder: Path, out: Path) -> None:
     inputs = probe_inputs(tuned.tokenizer, tuned.template, tuned.base.positions - NUM_GREEDY_TOKENS)
     logits = probe_logits(tuned.model, inputs, compute.torch_device)
     save_file({f"probe_{number}": value.contiguous() for number, value in enumerate(logits)}, str(out))
-    texts = greedy_ids(tuned.model, inputs, compute.torch_device, tuned.base.model.config.pad_token_id)
+    continuations = greedy(tuned.model, inputs, compute.torch_device, tuned.base.model.config.pad_token_id)
+    texts = [continuation.ids for continuation in continuations]
     out.with_suffix(".json").write_text(json.dumps(texts), encoding="utf-8")
 
 

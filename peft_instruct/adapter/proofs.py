@@ -63,7 +63,27 @@ def probe_logits(model: torch.nn.Module, inputs: Sequence[Sequence[int]], device
     return logits_TV
 
 
-def greedy_ids(model: Any, inputs: Sequence[Sequence[int]], device: torch.device, pad_id: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class Continuation:
+    """Greedy tokens after a probe.
+
+    Attributes:
+        gaps: of each token, how far its logit is above the next best one.
+    """
+
+    ids: list[int]
+    gaps: list[float]
+
+    def is_continued_by(self, ids: Sequence[int], rounding: float) -> bool:
+        """Whether a model whose logits are off by no more than `rounding` may have chosen these tokens."""
+        parted = next((at for at, (one, other) in enumerate(zip(self.ids, ids, strict=False)) if one != other), None)
+        if parted is None:
+            return len(ids) == len(self.ids)
+        # Behind a choice between two that are all but equal the two go different ways.
+        return self.gaps[parted] <= 2 * rounding
+
+
+def greedy(model: Any, inputs: Sequence[Sequence[int]], device: torch.device, pad_id: int) -> list[Continuation]:
     """Greedy continuations of the probes, the prompt left out."""
     continuations = []
     with answering(model):
@@ -75,8 +95,12 @@ def greedy_ids(model: Any, inputs: Sequence[Sequence[int]], device: torch.device
                 max_new_tokens=NUM_GREEDY_TOKENS,
                 do_sample=False,
                 pad_token_id=pad_id,
+                return_dict_in_generate=True,
+                output_scores=True,
             )
-            continuations.append(out[0, len(ids) :].tolist())
+            best_T2 = torch.cat(out.scores).float().topk(2).values
+            gaps = (best_T2[:, 0] - best_T2[:, 1]).tolist()
+            continuations.append(Continuation(out.sequences[0, len(ids) :].tolist(), gaps))
     return continuations
 
 

@@ -9,6 +9,7 @@ import click
 
 from peft_instruct.cli.options import json_option, set_option
 from peft_instruct.cli.output import Progress, show
+from peft_instruct.errors import RecipeError
 
 
 @click.command()
@@ -49,6 +50,8 @@ def train(
     overrides = (*overrides, "training.ledger=true") if ledger else overrides
     progress = Progress()
     if is_dry:
+        if resume != "auto" or resume_allow_changes:
+            raise RecipeError("train: --dry-run looks at a whole run, from its first step. Leave --resume away.")
         from peft_instruct.commands.dry_run import dry_run
 
         show(dry_run(recipe, overrides, out=out, if_exists=if_exists, say=progress.say), as_json)

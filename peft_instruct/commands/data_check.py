@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from peft_instruct.data.checks.catalogue import CATALOGUE, Finding
 from peft_instruct.data.checks.check import CheckedFile, check_files, read_file
 from peft_instruct.data.checks.cleaning import Change, clean_file
 from peft_instruct.data.sources import COMPRESSED, FILE_KINDS, files_of, is_hub_id
+from peft_instruct.data.writing import write_rows
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.recipe import Recipe
@@ -48,6 +48,7 @@ class CheckResult:
 
     Attributes:
         counts: rows of each file.
+        refusal: why `train` refuses the rows of the recipe beside what was found; empty where it does not.
         shows_all: whether the text names every place.
     """
 
@@ -55,17 +56,19 @@ class CheckResult:
     findings: tuple[Finding, ...]
     cleaned: tuple[CleanedFile, ...]
     lengths_checked: bool
+    refusal: str
     shows_all: bool
 
     @property
     def has_errors(self) -> bool:
-        return any(finding.kind.severity == "error" for finding in self.findings)
+        return bool(self.refusal) or any(finding.kind.severity == "error" for finding in self.findings)
 
     def record(self) -> dict[str, Any]:
         codes = Counter(finding.code for finding in self.findings)
         return {
             "rows": self.counts,
             "lengths_checked": self.lengths_checked,
+            "refusal": self.refusal,
             "kinds": {code: {"count": count, **asdict(CATALOGUE[code])} for code, count in sorted(codes.items())},
             "findings": [
                 {**asdict(finding), "severity": finding.kind.severity, "fix": finding.kind.fix}
@@ -87,7 +90,9 @@ class CheckResult:
         severities: Counter[str] = Counter(finding.kind.severity for finding in self.findings)
         told = ", ".join(f"{severities[severity]:,} {severity}s" for severity in SEVERITIES)
         lines += ["", f"{told} in {sum(self.counts.values()):,} rows"]
-        if not self.lengths_checked:
+        if self.refusal:
+            lines.append(f"lengths were not checked: `train` refuses the rows. {self.refusal}")
+        elif not self.lengths_checked:
             lines.append("lengths were not checked: name a recipe, whose base and max_length say what is too long")
         for file in self.cleaned:
             lines.append(
@@ -128,6 +133,8 @@ def data_check(
     Raises:
         PeftInstructError: nothing could be read, or a file that `fix` would write is there already.
     """
+    if out is not None and not fix:
+        raise RecipeError("data check: --out goes with --fix, which writes there. Add it, or leave --out away.")
     unknown = [code for code in ignore if code not in CATALOGUE]
     if unknown:
         raise RecipeError(f"--ignore {unknown[0]}: no such kind. `peft-instruct data kinds` lists them.")
@@ -141,18 +148,22 @@ def data_check(
     others = [*filter(None, (recipe.data.validation, recipe.data.test)), *against]
     held_out = _files([Source(source=name) for name in others], recipe)
     findings = check_files(train, held_out)
-    checks_lengths = not is_rows(target)
+    checks_lengths, refusal = not is_rows(target), ""
     if checks_lengths:
         from peft_instruct.commands.data_lengths import overlong
 
-        findings += overlong(recipe, findings)
+        try:
+            findings += overlong(recipe, findings)
+        except DatasetError as error:
+            refusal = str(error)
     findings = [finding for finding in findings if finding.code not in ignore]
     cleaned = _cleaned(train, findings, out, ignore) if fix else ()
     return CheckResult(
         {file.source: len(file.rows) for file in (*train, *held_out)},
         tuple(findings),
         cleaned,
-        checks_lengths,
+        checks_lengths and not refusal,
+        refusal,
         shows_all,
     )
 
@@ -222,16 +233,11 @@ def _clean(
     own = [finding for finding in findings if finding.origin in origins]
     cleaned = clean_file(file, own, ignore)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    _write(paths[0], cleaned.rows)
-    _write(paths[1], [asdict(change) for change in cleaned.changes])
+    write_rows(paths[0], cleaned.rows)
+    write_rows(paths[1], [asdict(change) for change in cleaned.changes])
     return CleanedFile(file.source, *paths, len(cleaned.rows), *_tally(cleaned.changes))
 
 
 def _tally(changes: Sequence[Change]) -> tuple[int, int]:
     num_left_out = sum(change.action == "left out" for change in changes)
     return num_left_out, len(changes) - num_left_out
-
-
-def _write(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    # ASCII: half a surrogate pair in the log of changes has no bytes in UTF-8.
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

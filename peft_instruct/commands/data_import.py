@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from peft_instruct.data.importers.pairing import Shape
 from peft_instruct.data.importers.run import Imported, cleaned, import_export, reasons
 from peft_instruct.data.importers.types import Dropped
 from peft_instruct.data.personal import mask
+from peft_instruct.data.writing import write_rows
 from peft_instruct.errors import RecipeError
 
 NAMES = {"email": "e-mail addresses", "phone": "phone numbers", "card": "card numbers", "secret": "secrets",
@@ -87,9 +86,9 @@ def data_import(
     if problems:
         raise RecipeError("\n".join(problems))
     imported = import_export(source, kind, shape, masks=masks)
-    _write(out, imported.rows)
+    write_rows(out, imported.rows)
     if dropped is not None:
-        _write(dropped, (_listed(item, masks) for item in imported.dropped))
+        write_rows(dropped, (_listed(item, masks) for item in imported.dropped))
     return ImportResult(out, imported, masks, dropped)
 
 
@@ -105,14 +104,3 @@ def _listed(item: Dropped, masks: bool) -> dict[str, Any]:
     # Masked before it is cut: of half an address nothing tells that it is one.
     text = (mask(item.text)[0] if masks else item.text)[:MOST_SHOWN]
     return {**{name: cleaned(value) for name, value in asdict(item).items()}, "text": cleaned(text)}
-
-
-def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """All or nothing: a full disk leaves no half of a file that looks like a whole one."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

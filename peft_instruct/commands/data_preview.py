@@ -10,7 +10,7 @@ from typing import Any
 
 from peft_instruct.commands.data_target import recipe_of
 from peft_instruct.data.pieces import Piece, pieces_of
-from peft_instruct.data.types import LengthReport, PromptCompletion
+from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.errors import DatasetError
 
 # `file:line`, `file:line (row N)`, `owner/name row N`
@@ -92,7 +92,14 @@ def data_preview(
         # A whole file may stand in one line.
         rows = found[:num_rows]
         notes = (f"{len(found) - num_rows} more rows begin at line {line} (--rows)",) if len(found) > num_rows else ()
-    tokens, report = model_rows(rows, tokenizer, section)
+    tokens: Sequence[Tokens]
+    try:
+        tokens, report = model_rows(rows, tokenizer, section)
+    except DatasetError:
+        if section.overlong != "drop":
+            raise
+        # The rows asked for are those that training leaves out, and why is what the call is to tell.
+        tokens, report = [], LengthReport(dropped=[row.origin for row in rows])
     shown = tuple(
         ShownRow(row.origin, len(row.input_ids), sum(label >= 0 for label in row.labels), pieces_of(row, tokenizer))
         for row in tokens

@@ -27,6 +27,12 @@ from peft_instruct.recipe import Recipe
 
 BAR = 40
 LEAST_SCRIPT_SHARE = 0.0005
+OTHERWISE = {
+    "drop": "training leaves them out",
+    "error": "training refuses them",
+    "packing": "all are joined and cut into rows of that length",
+}
+"""What becomes of rows that are too long and not truncated."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class DataStats:
         fill: real tokens of all positions of a batch, by the way of batching.
         scripts: share of letters.
         prefixes: how prompts begin, and how many.
+        overlong: as `data.overlong`, or `packing`.
         notes: how the rows were read, and which were left out.
     """
 
@@ -58,6 +65,7 @@ class DataStats:
     fill: dict[str, float]
     scripts: dict[str, float]
     prefixes: list[tuple[str, int]]
+    overlong: str
     notes: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
@@ -79,7 +87,7 @@ class DataStats:
             *(f"{first:>6}–{last:<6} {'█' * -(-BAR * n // most):<{BAR}} {n:,}" for first, last, n in self.histogram),
             "",
             f"max_length {self.max_length}: {self.over:,} rows are longer ({self.over / self.num_rows:.1%}); "
-            f"{self.prompt_cut:,} lose a part of the prompt, {self.completion_cut:,} of the completion and its stop",
+            + self._what_becomes_of_them(),
             f"fill at batch_size {self.batch_size}: "
             + ", ".join(f"{name} {share:.1%}" for name, share in self.fill.items()),
             "scripts: " + ", ".join(f"{name} {share:.1%}" for name, share in self.scripts.items()),
@@ -88,6 +96,11 @@ class DataStats:
             *self.notes,
         ]
         return "\n".join(lines)
+
+    def _what_becomes_of_them(self) -> str:
+        if self.overlong != "truncate":
+            return OTHERWISE[self.overlong]
+        return f"{self.prompt_cut:,} lose a part of the prompt, {self.completion_cut:,} of the completion and its stop"
 
 
 def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None = None) -> DataStats:
@@ -146,6 +159,7 @@ def _stats(
         },
         histogram=histogram(lengths),
         max_length=max_length,
+        overlong="packing" if recipe.data.packing else recipe.data.overlong,
         over=sum(length > max_length for length in lengths),
         prompt_cut=len(report.truncated),
         completion_cut=len(report.stopless),

@@ -13,9 +13,10 @@ from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generated import Completed, GenerateResult, say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.data.templates import AS_IS
+from peft_instruct.data.writing import json_line
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
-from peft_instruct.inference.files import finished_file, json_line, one_prompt, partial_file, read_prompts
+from peft_instruct.inference.files import finished_file, one_prompt, partial_file, read_prompts
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.shipped import find_adapter

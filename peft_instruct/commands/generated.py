@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_instruct.inference.files import PromptRow, completed_row, json_line
+from peft_instruct.data.writing import json_line
+from peft_instruct.inference.files import PromptRow, completed_row
 from peft_instruct.recipe.schema import GenerationSection
 
 if TYPE_CHECKING:  # it imports torch

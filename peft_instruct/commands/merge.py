@@ -25,11 +25,12 @@ class MergeResult:
 
     def text(self) -> str:
         report, difference = self.report, self.report.difference
+        other_text = "parts at a tie" if report.dtype == "fp32" else "not equal"
         lines = [
             f"{report.folder}: {report.num_bytes / 1e6:.1f} MB in {report.dtype}",
             f"proof, read back by a fresh process: max |Δlogit| {difference.largest_logit_difference:.1e} "
             f"(tolerance {report.tolerance:g} of {difference.largest_logit:.1f}), argmax agreement "
-            f"{difference.argmax_agreement:.1%}, greedy text {'equal' if report.equal_greedy_text else 'not equal'}",
+            f"{difference.argmax_agreement:.1%}, greedy text {'equal' if report.equal_greedy_text else other_text}",
         ]
         if report.from_quantized is not None:
             away = report.from_quantized

@@ -9,6 +9,7 @@ from peft_instruct.data.cache import Cache
 from peft_instruct.data.prepare import InstructionData
 from peft_instruct.data.prepared import Preparation
 from peft_instruct.data.stopping import stop_warning
+from peft_instruct.data.tokens import start_ids
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
 from peft_instruct.model.base import Base, check_lengths, load_base
@@ -98,7 +99,7 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
 
     train = tokens_of("train", data.train)
     validation = tokens_of("validation", data.validation) if data.validation else []
-    warning = stop_warning(train, base.tokenizer.eos_token_id)
+    warning = stop_warning(train, base.tokenizer.eos_token_id, len(start_ids(base.tokenizer)))
     if warning:
         notes.append(warning)
         say(warning)

@@ -25,7 +25,7 @@ from peft_instruct.commands.signals import StopSignals
 from peft_instruct.commands.train import TrainResult
 from peft_instruct.data.types import Tokens
 from peft_instruct.environment import HubState, library_versions
-from peft_instruct.evaluation.ledger import ledger_of, write_ledger
+from peft_instruct.evaluation.ledger import distinct, ledger_of, write_ledger
 from peft_instruct.evaluation.scores import Scores
 from peft_instruct.inference.complete import complete
 from peft_instruct.model.adapters import Trainable, borrow_frozen, let_go_of_frozen, make_trainable
@@ -114,9 +114,9 @@ class Run:
     def _to_the_end(self) -> TrainResult:
         """Prepare, measure the base, train, write, read back, prove, measure again, report."""
         prepared = self._prepare()
-        before = self._measure_base(prepared)
+        data, in_ledger = prepared.data, distinct(prepared.train) if self.recipe.training.ledger else []
+        before = self._measure_base(prepared, in_ledger)
         trained = self._train(prepared, before.inputs)
-        data, train = prepared.data, prepared.train
         # What is measured below was read from the disk: of this model only what learned is left.
         del prepared
         gc.collect()
@@ -124,7 +124,8 @@ class Run:
         scores = before.held_out.measure("tuned", tuned.model, tuned.base) if before.held_out.rows else None
         self._note(runs_on(scores))
         if self.recipe.training.ledger:
-            write_ledger(self.folder, ledger_of(train, before.rows, self._row_scores(tuned.model, tuned.base, train)))
+            after = self._row_scores(tuned.model, tuned.base, in_ledger)
+            write_ledger(self.folder, ledger_of(in_ledger, before.rows, after))
         peak = peak_memory(tuned.base.compute.device)
         learned = trained.learned
         seconds_before = self.checkpoint.manifest.seconds if self.checkpoint else 0.0
@@ -165,12 +166,12 @@ class Run:
         self.checkpoint = begin(self.folder, recipe_yaml(recipe), self.checkpoint, self.say)
         return prepared
 
-    def _measure_base(self, prepared: Prepared) -> Before:
+    def _measure_base(self, prepared: Prepared, in_ledger: Sequence[Tokens]) -> Before:
         recipe, base = self.recipe, prepared.base
         held_out = HeldOut.of(prepared.data, recipe, self.say)
         inputs = probe_inputs(base.tokenizer, prepared.data.template, base.positions)
         logits = probe_logits(base.model, inputs, base.compute.torch_device)
-        rows = self._row_scores(base.model, base, prepared.train)
+        rows = self._row_scores(base.model, base, in_ledger)
         scores = held_out.measure("base", base.model, base) if held_out.rows else None
         return Before(held_out, inputs, logits, rows, scores)
 
@@ -212,7 +213,7 @@ class Run:
 
     def _row_scores(self, model: torch.nn.Module, base: Base, rows: Sequence[Tokens]) -> list[RowScores]:
         """For the ledger; nothing where the recipe keeps none."""
-        if not self.recipe.training.ledger:
+        if not rows:
             return []
         self.say(f"ledger: loss of each of {len(rows)} training rows")
         return score_rows(

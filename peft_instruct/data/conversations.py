@@ -132,8 +132,7 @@ def _message(number: int, item: Any) -> Message:
         if isinstance(said, str) and said.strip():
             raise UnusableConversationError(f"message {number} is of {said!r}; known are {known}")
         raise BrokenConversationError(f"holds message {number} without a role. expected {known}")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
+    content = text_of(content)
     if item.get("tool_calls") or item.get("function_call") or isinstance(content, list):
         raise UnusableConversationError(f"message {number} holds more than text (a tool call, an image)")
     if not isinstance(content, str):
@@ -141,6 +140,13 @@ def _message(number: int, item: Any) -> Message:
     if not content.strip():
         raise UnusableConversationError(f"message {number} is empty")
     return Message(role, content, not any(item.get(key) in (0, False) for key in LEARNED_KEYS if key in item))
+
+
+def text_of(content: Any) -> Any:
+    """A list of texts, as OpenAI writes a message, as one; anything else as it is."""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content
 
 
 def _joined(messages: Iterable[Message]) -> list[Message]:

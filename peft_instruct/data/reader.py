@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from peft_instruct.data.conversations import BrokenConversationError, UnusableConversationError, read_conversation
 from peft_instruct.data.formats import ACCEPTED, GROUP, Format
@@ -108,22 +110,31 @@ class RowReader:
         return ""
 
     def _accepted(self, row: Row) -> tuple[str, ...]:
-        value = row.values.get(ACCEPTED)
-        if value is None:
-            return ()
-        if isinstance(value, list) and all(isinstance(text, str) and not has_lone_surrogate(text) for text in value):
-            return tuple(value)
-        self.problems.append(f"{row.origin}: {ACCEPTED!r} is {value!r}. expected a list of texts.")
-        return ()
+        accepted = accepted_of(row.values)
+        if accepted is None:
+            self.problems.append(f"{row.origin}: {ACCEPTED!r} is {row.values[ACCEPTED]!r}. expected a list of texts.")
+        return accepted or ()
 
     def _group(self, row: Row) -> str:
-        value = row.values.get(GROUP)
-        if value is None:
-            return ""
-        if isinstance(value, str) and not has_lone_surrogate(value):
-            return value
-        self.problems.append(f"{row.origin}: {GROUP!r} is {value!r}. expected text.")
-        return ""
+        group = group_of(row.values)
+        if group is None:
+            self.problems.append(f"{row.origin}: {GROUP!r} is {row.values[GROUP]!r}. expected text.")
+        return group or ""
+
+
+def accepted_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The outputs that count as right, none where the row names none; None where what it names is no list of texts."""
+    value = values.get(ACCEPTED)
+    texts = [] if value is None else value
+    is_right = isinstance(texts, list) and all(isinstance(text, str) and not has_lone_surrogate(text) for text in texts)
+    return tuple(texts) if is_right else None
+
+
+def group_of(values: Mapping[str, Any]) -> str | None:
+    """The group that a row is scored in, "" where it names none; None where what it names is no text."""
+    value = values.get(GROUP)
+    name = "" if value is None else value
+    return name if isinstance(name, str) and not has_lone_surrogate(name) else None
 
 
 def has_lone_surrogate(text: str) -> bool:

@@ -68,9 +68,12 @@ def held_out_rows(
 
 
 def _section_of(data: str, recipe: Recipe | None) -> DataSection:
-    """How another file is read: by the recipe's column names, and as whole text where that was learned."""
+    """How another file is read: by the columns of the recipe or all sources; as whole text where that was learned."""
     if recipe is None:
         return DataSection(train=data)
     form = "text" if recipe.data.format == "text" else "auto"
     revision = recipe.data.revision if data in recipe.data.all_names() else "main"
-    return recipe.data.model_copy(update={"train": data, "format": form, "revision": revision})
+    columns = [source.columns or recipe.data.columns for source in recipe.data.sources()]
+    alike = columns[0] if all(each == columns[0] for each in columns) else recipe.data.columns
+    given = {"train": data, "format": form, "revision": revision, "columns": alike}
+    return recipe.data.model_copy(update=given)

@@ -78,6 +78,11 @@ class Suspects:
     unlearned: tuple[LedgerEntry, ...]
 
 
+def distinct(rows: Sequence[Tokens]) -> list[Tokens]:
+    """Each row once: the rows of a source with a weight come several times."""
+    return list({(row.origin, tuple(row.input_ids)): row for row in rows}.values())
+
+
 def ledger_of(rows: Sequence[Tokens], before: Sequence[RowScores], after: Sequence[RowScores]) -> list[LedgerEntry]:
     """The entries of rows that were scored by the base and by what was trained, in the same order."""
     return [

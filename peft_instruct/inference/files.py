@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +29,6 @@ KEPT_PREFIX = "given_"
 OURS = frozenset({"completion", "stopped", "num_tokens", "num_prompt_tokens_cut",
                   "base_completion", "base_stopped", "base_num_tokens"})  # fmt: skip
 """Kept apart whether a pass writes them or not: a column of an earlier pass is not taken for one of this."""
-# What acts on a terminal and JSON leaves as it is, and halves of surrogate pairs, which have no bytes in UTF-8.
-_ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -151,12 +147,6 @@ def _kept(values: dict[str, Any]) -> dict[str, Any]:
             free = KEPT_PREFIX + free
         kept[free] = value
     return kept
-
-
-def json_line(values: dict[str, Any]) -> str:
-    """One line of JSON; what JSON has no type for (a date of a parquet file) becomes text."""
-    line = json.dumps(values, ensure_ascii=False, default=str)
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n"
 
 
 def partial_file(path: Path) -> Path:

@@ -46,12 +46,13 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Resolved:
 
 
 def recipe_for_rows(rows: str, overrides: Sequence[str] = ()) -> Recipe:
-    """What a recipe would be that names no more than these rows: every default, and the starter as base.
+    """What a recipe would be that names no more than these rows: every default, the starter as base, and no row held
+    out, of which there may be one alone.
 
     Raises:
         RecipeError: as `read_recipe` does, of the overrides.
     """
-    values = {"model": {"base": "starter"}, "data": {"train": rows}}
+    values = {"model": {"base": "starter"}, "data": {"train": rows, "validation_fraction": 0.0}}
     return _resolve(rows, "rows", [Source(rows, values, {}), *_override_sources(overrides)]).recipe
 
 

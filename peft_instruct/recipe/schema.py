@@ -104,7 +104,8 @@ class Recipe(Section):
             problems.append("training.optimizer: muon is for full training. Use adamw, or set method.kind: full")
         if self.training.batch_tokens is not None and not self.speed.length_buckets:
             problems.append("training.batch_tokens: makes batches of like length. Remove speed.length_buckets: false")
-        if self.data.packing and self.data.format != "text":
+        formats = {self.data.format, *(source.format or self.data.format for source in self.data.sources())}
+        if self.data.packing and formats != {"text"}:
             problems.append("data.packing: joins plain documents. Set data.format: text, or packing: false")
         needs_validation = [key for key in ("early_stopping", "keep_best") if getattr(self.training, key)]
         if needs_validation and self.data.validation is None and self.data.validation_fraction == 0:

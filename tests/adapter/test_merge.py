@@ -12,7 +12,7 @@ from listeners import silent
 
 from peft_instruct.adapter import merge as merging
 from peft_instruct.adapter.folder import load_tuned, open_adapter
-from peft_instruct.adapter.proofs import compare, probe_inputs, probe_logits
+from peft_instruct.adapter.proofs import Continuation, compare, greedy, probe_inputs, probe_logits
 from peft_instruct.commands.merge import merge
 from peft_instruct.commands.train import train
 from peft_instruct.environment import HubState
@@ -121,3 +121,28 @@ def test_a_qlora_adapter_merges_into_the_original_base_and_says_how_far_that_is(
         result.report.from_quantized.largest_logit_difference > 100 * result.report.difference.largest_logit_difference
     )
     assert "not the quantised one it was trained on" in result.text()
+
+
+@pytest.mark.parametrize(
+    ("other", "rounding", "expected"),
+    [
+        ([5, 6, 7], 0.0, True),
+        ([5, 8, 1], 0.01, True),  # the two best are 0.02 apart there
+        ([5, 8, 1], 0.009, False),
+        ([4, 6, 7], 0.1, False),
+        ([5, 6], 1.0, False),
+    ],
+)
+def test_texts_may_part_only_where_two_tokens_are_as_good(other: list[int], rounding: float, expected: bool) -> None:
+    assert Continuation([5, 6, 7], [3.0, 0.02, 4.0]).is_continued_by(other, rounding) is expected
+
+
+def test_greedy_continuations_are_the_best_token_after_another(tiny_adapter_folder: Path) -> None:
+    tuned = load_tuned(open_adapter(tiny_adapter_folder), choose_compute("cpu", "fp32"), HubState(False))
+    prompt = probe_inputs(tuned.tokenizer, tuned.template, 64)[0]
+    cpu, pad = torch.device("cpu"), tuned.base.model.config.pad_token_id
+    found = greedy(tuned.model, [prompt], cpu, pad)[0]
+    logits_TV = probe_logits(tuned.model, [prompt + found.ids], cpu)[0][len(prompt) - 1 : -1]
+    best_T2 = logits_TV.topk(2).values
+    assert found.ids == logits_TV.argmax(-1).tolist()
+    assert found.gaps == pytest.approx((best_T2[:, 0] - best_T2[:, 1]).tolist(), abs=1e-3)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -15,11 +18,12 @@ from peft_instruct.cli.output import show_pieces
 from peft_instruct.commands.data_check import data_check
 from peft_instruct.commands.data_preview import data_preview
 from peft_instruct.commands.data_stats import data_stats
-from peft_instruct.data.prepare import read_instruction_data
+from peft_instruct.data.prepare import read_instruction_data, read_source
 from peft_instruct.data.tokens import model_rows
 from peft_instruct.errors import DatasetError
 from peft_instruct.model.tokenizer import load_tokenizer
 from peft_instruct.recipe import load_recipe
+from peft_instruct.recipe.data_section import DataSection
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",
@@ -165,6 +169,66 @@ def test_check_of_a_recipe_tells_what_is_too_long(tiny_recipe: Path) -> None:
     limit = lengths["p50"]
     assert 0 < overlong(limit) == data_stats(str(tiny_recipe), [f"data.max_length={limit}"]).over <= 32
     assert overlong(lengths["p100"]) == 0
+
+
+def test_check_tells_what_train_refuses_beside_what_it_found(tiny_recipe: Path, tmp_path: Path) -> None:
+    rows = [*tiny_rows()[:3], {"instruction": "Say.", "output": ""}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = data_check(str(tiny_recipe), [f"data.train={path}", "data.empty=error"])
+    assert [finding.code for finding in result.findings] == ["empty-answer"]
+    assert result.has_errors and f"{path}:4" in result.refusal and "`train` refuses the rows" in result.text()
+
+
+@pytest.mark.parametrize(("name", "value"), [("accepted", True), ("accepted", [1]), ("group", 3)])
+def test_check_finds_every_column_that_train_refuses(tmp_path: Path, name: str, value: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({**row, name: value}) + "\n" for row in tiny_rows()[:2]))
+    assert [finding.code for finding in data_check(str(path)).findings] == ["not-text"] * 2
+    with pytest.raises(DatasetError, match=f"'{name}' is "):
+        read_source(str(path), DataSection(train=str(path)))
+
+
+def test_a_message_of_several_texts_is_one_as_training_has_it(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Who is"}, {"type": "text", "text": " there?"}]
+    path = tmp_path / "rows.jsonl"
+    talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": "A friend\u200b."}]
+    path.write_text(json.dumps({"messages": talk}) + "\n")
+    result = data_check(str(path), fix=True)
+    assert not result.has_errors and result.cleaned[0].num_cleaned == 1
+    rows, _, _ = read_source(str(result.cleaned[0].cleaned), DataSection(train=str(path)))
+    assert [(row.asked, row.completion) for row in rows] == [("Who is there?", "A friend.")]
+
+
+def test_a_cleaned_copy_of_parquet_holds_its_other_columns_as_json_can(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    when = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    rows = [{**row, "when": when, "score": math.nan, "more": [{"a": math.inf}]} for row in tiny_rows()[:2]]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    cleaned = data_check(str(tmp_path / "rows.parquet"), fix=True).cleaned[0].cleaned
+    again = [json.loads(line) for line in cleaned.read_text().splitlines()]
+    assert [(row["score"], row["more"], row["when"]) for row in again] == [(None, [{"a": None}], str(when))] * 2
+    assert len(read_source(str(cleaned), DataSection(train=str(cleaned)))[0]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.parquet", cleaned.name, "rows.changes.jsonl"}
+
+
+def test_a_place_for_cleaned_rows_without_the_wish_for_them_is_refused(tmp_path: Path) -> None:
+    assert "--out goes with --fix" in str(invoke("check", "starter:validation", "--out", tmp_path).exception)
+
+
+def test_a_file_of_one_text_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("A few words that are one row.")
+    assert data_stats(str(tmp_path / "notes.txt")).num_rows == 1
+    assert len(data_preview(str(tmp_path / "notes.txt")).rows) == 1
+
+
+def test_rows_that_are_too_long_and_not_cut_are_told_as_what_they_are(tiny_recipe: Path) -> None:
+    dropped = [f"data.max_length={data_stats(str(tiny_recipe)).lengths['row']['p0'] - 1}", "data.overlong=drop"]
+    assert "training leaves them out" in data_stats(str(tiny_recipe), dropped).text()
+    preview = data_preview(str(tiny_recipe), dropped, num_rows=1)
+    assert preview.rows == () and "left out" in preview.text()
 
 
 def test_stats_agree_with_the_rows_of_training(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def test_whole_texts_are_told_with_their_ends() -> None:
     )
 
 
+def test_a_token_that_the_tokenizer_puts_before_every_text_makes_no_prompt() -> None:
+    whole = Tokens((7, 1, STOP), (IGNORED_LABEL, 1, STOP), 1, "whole")
+    asked = Tokens((7, 1, 2, STOP), (IGNORED_LABEL, IGNORED_LABEL, 2, STOP), 2, "asked")
+    assert stop_warning([whole], STOP, num_start=1).startswith("warning: whole texts teach no answer to stop")
+    assert stop_warning([whole, asked], STOP, num_start=1) == ""
+
+
 def test_a_run_says_so_and_its_report_too(tiny_recipe: Path, tmp_path: Path) -> None:
     from peft_instruct.commands.train import train
 

@@ -82,6 +82,15 @@ def test_another_file_is_rendered_with_the_adapters_template(
     assert [row.prompt for row in rows] == [template.prompt("Add.", "2, 2"), template.prompt("Say no.")]
 
 
+def test_another_file_is_read_by_the_columns_that_all_sources_have(tiny_recipe: Path, tmp_path: Path) -> None:
+    data = tmp_path / "faq.jsonl"
+    data.write_text(json.dumps({"frage": "Who?", "antwort": "We.", "instruction": "no"}))
+    names = "{instruction: frage, output: antwort}"
+    recipe = load_recipe(str(tiny_recipe), (f"data.train=[{{source: {data}, columns: {names}}}]",))
+    _, rows, _ = held_out_rows(recipe, manifest(), str(data))
+    assert [(row.asked, row.completion) for row in rows] == [("Who?", "We.")]
+
+
 def test_rows_that_are_prompts_already_need_no_template(tiny_recipe: Path, tmp_path: Path) -> None:
     data = tmp_path / "other.jsonl"
     data.write_text(json.dumps({"prompt": "Once", "completion": " upon a time"}))

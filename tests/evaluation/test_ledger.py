@@ -10,7 +10,15 @@ import pytest
 
 from peft_instruct.data.types import Tokens
 from peft_instruct.errors import AdapterError
-from peft_instruct.evaluation.ledger import LEDGER, LedgerEntry, ledger_of, read_ledger, suspects, write_ledger
+from peft_instruct.evaluation.ledger import (
+    LEDGER,
+    LedgerEntry,
+    distinct,
+    ledger_of,
+    read_ledger,
+    suspects,
+    write_ledger,
+)
 from peft_instruct.model.scoring import RowScores
 
 
@@ -59,6 +67,12 @@ def test_entries_are_means_per_token_in_the_order_of_the_rows() -> None:
         LedgerEntry("a", 2, 2.0, 0.5, 0.5, -0.75),
         LedgerEntry("b", 1, 3.0, 0.5, 1.0, 0.0),
     ]
+
+
+def test_a_row_that_its_weight_repeats_stands_in_it_once() -> None:
+    """A document that was cut into several rows stands in several."""
+    rows = [Tokens(ids, ids, 0, origin) for ids, origin in (((1, 2), "a"), ((3,), "b"), ((1, 2), "a"), ((4,), "a"))]
+    assert distinct(rows) == [rows[0], rows[1], rows[3]]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from peft_instruct.data.prepare import read_source
 from peft_instruct.data.templates import ALPACA, CHATML
+from peft_instruct.data.writing import json_line
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.inference.complete import Generation
-from peft_instruct.inference.files import completed_row, finished_file, json_line, one_prompt, read_prompts
+from peft_instruct.inference.files import completed_row, finished_file, one_prompt, read_prompts
 from peft_instruct.inference.progress import SECONDS_BETWEEN_LINES, told
 from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.report.safe_text import safe_text

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from peft_instruct.data.checks.catalogue import Finding
-from peft_instruct.data.conversations import ROLES
-from peft_instruct.data.formats import Format
+from peft_instruct.data.conversations import ROLES, text_of
+from peft_instruct.data.formats import ACCEPTED, GROUP, Format
+from peft_instruct.data.reader import accepted_of, group_of
 from peft_instruct.data.types import Row
 
 Side = Literal["ask", "answer", "text"]
@@ -83,6 +84,11 @@ def parts_of(row: Row, form: Format) -> RowParts:
 
 
 def _walk(row: Row, form: Format) -> Iterator[Part | Finding]:
+    for name, is_read in ((ACCEPTED, accepted_of), (GROUP, group_of)):
+        if is_read(row.values) is None:
+            yield Finding(
+                "not-text", row.origin, name, f"{type(row.values[name]).__name__} {str(row.values[name])[:60]}"
+            )
     for name, column in form.columns.items():
         value = row.values.get(column)
         if name == "messages":
@@ -107,7 +113,7 @@ def _messages(row: Row, column: str, value: Any) -> Iterator[Part | Finding]:
         keys = message if isinstance(message, dict) else {}
         role = keys.get("role", keys.get("from"))
         key = "content" if "content" in keys else "value"
-        text = keys.get(key)
+        text = text_of(keys.get(key))
         if not isinstance(role, str) or not isinstance(text, str):
             yield Finding("bad-conversation", row.origin, f"{column}.{number}", str(message)[:60])
         else:
