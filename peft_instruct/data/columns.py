@@ -13,6 +13,7 @@ from typing import get_args, get_type_hints, overload
 import numpy as np
 
 from peft_instruct.data.types import Prompt, PromptCompletion, Span
+from peft_instruct.data.words import utf8
 
 Arrays = Mapping[str, np.ndarray]
 TEXTS = ("completion", "origin", "asked", "group")
@@ -36,8 +37,8 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
-        encoded = [text.encode() for text in texts]
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum(list(map(len, encoded)), dtype=np.int64))
+        content, bounds = utf8(texts)
+        return cls(np.frombuffer(content, np.uint8), bounds[1:])
 
     @classmethod
     def within(cls, arrays: Arrays, name: str) -> Texts:

@@ -18,11 +18,13 @@ import numpy as np
 
 from peft_instruct.data.rarest import NEAR, Features, Lookup
 from peft_instruct.data.table import ranges
-from peft_instruct.data.words import Words, texts_of
+from peft_instruct.data.words import Words, different, texts_of, utf8
 
 # Scripts without spaces between words: each character is a word. Hiragana to Han, Thai to Burmese, Khmer.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+_BREAK = "\0"
+_WORD_OR_BREAK = re.compile(f"{_BREAK}|{_WORD.pattern}")
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,17 @@ class Spelled:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Spelled:
         pieces = Words.of(texts)
-        vocabulary: dict[str, int] = {}
-
-        def numbers(some: Iterable[Sequence[str]]) -> np.ndarray:
-            found = (vocabulary.setdefault(word, len(vocabulary)) for word in chain.from_iterable(some))
-            return np.fromiter(found, np.int32)
-
         # What a piece is made of is found once.
-        made_of = [_WORD.findall(piece.casefold()) for piece in texts_of(pieces.distinct)]
-        lengths = np.fromiter(map(len, made_of), np.int64, len(made_of))
+        made_of, lengths = _words_in(texts_of(pieces.distinct))
         counts = lengths[pieces.numbers]
-        words = numbers(made_of)[ranges((np.cumsum(lengths) - lengths)[pieces.numbers], counts)]
         ends = np.append(0, np.cumsum(counts))[pieces.ends]
         without = np.flatnonzero(np.diff(ends) == 0)
         signs = [texts[place].split() for place in without.tolist()]
+        numbers = different(*utf8([*made_of, *chain.from_iterable(signs)])).indices.to_numpy()
+        words = numbers[ranges((np.cumsum(lengths) - lengths)[pieces.numbers], counts)]
         added = np.zeros(len(texts), np.int64)
         added[without] = list(map(len, signs))
-        words = np.insert(words, np.repeat(ends[:-1], added), numbers(signs))
+        words = np.insert(words, np.repeat(ends[:-1], added), numbers[len(made_of) :])
         ends[1:] += np.cumsum(added)
         return cls(words, ends[:-1], ends[1:])
 
@@ -93,10 +89,23 @@ class Spelled:
 
     def firsts(self) -> np.ndarray:
         """For each text the place of the first one of the same words, (R,) int64."""
-        first_of: dict[bytes, int] = {}
-        spelled = map(slice, self.starts.tolist(), self.ends.tolist())
-        found = (first_of.setdefault(self.words[each].tobytes(), place) for place, each in enumerate(spelled))
-        return np.fromiter(found, np.int64, len(self.starts))
+        counts = self.ends - self.starts
+        words = self.words[ranges(self.starts, counts)]
+        numbers = different(words, words.itemsize * np.append(0, np.cumsum(counts))).indices.to_numpy()
+        is_first = np.diff(np.maximum.accumulate(numbers), prepend=-1) > 0
+        return np.flatnonzero(is_first)[numbers]
+
+
+def _words_in(pieces: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The words of all pieces, and how many each has, int64."""
+    # In one go: most pieces are one word, and a call takes longer than to find it.
+    found = _WORD_OR_BREAK.findall(_BREAK.join(pieces).casefold())
+    breaks = [place for place, word in enumerate(found) if word == _BREAK]
+    if len(breaks) + 1 != len(pieces):  # one holds what parts them
+        words = [_WORD.findall(piece.casefold()) for piece in pieces]
+        return list(chain.from_iterable(words)), np.fromiter(map(len, words), np.int64, len(words))
+    counts = np.diff([-1, *breaks, len(found)]) - 1
+    return [word for word in found if word != _BREAK], counts
 
 
 def normal_form(text: str) -> str:

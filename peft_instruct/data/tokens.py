@@ -133,7 +133,7 @@ class _Encoder:
 
     def _parts(self, prompt: str) -> Iterator[tuple[str | int, bool]]:
         """Texts that are tokenised apart, and ids of special tokens, each with whether it is learned."""
-        if not isinstance(prompt, Prompt) or all(map(self._is_text, prompt.spans)):
+        if not isinstance(prompt, Prompt) or self._are_text(prompt.spans):
             if prompt:
                 yield prompt, False
             return
@@ -158,9 +158,12 @@ class _Encoder:
         if text:
             yield text, False
 
-    def _is_text(self, span: Span) -> bool:
-        """Whether it has no special token in it, and is no answer."""
-        return span.kind == "data" or (span.kind == "template" and len(self._pieces(span)) == 1)
+    def _are_text(self, spans: Sequence[Span]) -> bool:
+        """Whether there is no special token in them, and no answer."""
+        for span in spans:
+            if span.kind != "data" and (span.kind != "template" or len(self._pieces(span)) > 1):
+                return False
+        return True
 
     def _pieces(self, span: Span) -> list[str]:
         """Text and names of special tokens in turn, text first."""

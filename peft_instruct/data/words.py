@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+_AT_ONCE = 1024
 _SPACES = b"\t\n\v\f\r "
 _LARGER_SPACES = b"\xc2\xe1\xe2\xe3"
 """First bytes, in UTF-8, of the white space that is not ASCII."""
@@ -39,19 +41,43 @@ class Words:
         Args:
             cut: false takes each text as one word.
         """
-        import pyarrow as arrow
-
-        # Half of a surrogate pair passes: to refuse it is for who reads the rows, or for the tokenizer.
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        content = b"".join(encoded)
-        bounds = np.append(0, np.cumsum(list(map(len, encoded)), dtype=np.int64))
+        content, bounds = utf8(texts)
         if cut:
             starts, ends = _cut(np.frombuffer(content, np.uint8), bounds)
         else:
             starts, ends = bounds[:-1], np.arange(len(texts) + 1)
-        buffers = [None, arrow.py_buffer(np.append(starts, len(content))), arrow.py_buffer(content)]
-        found = arrow.Array.from_buffers(arrow.large_binary(), len(starts), buffers).dictionary_encode()
+        found = different(content, np.append(starts, len(content)))
         return cls(found.dictionary.to_pylist(), found.indices.to_numpy(), ends)
+
+
+def utf8(texts: Sequence[str]) -> tuple[bytes, np.ndarray]:
+    """All texts one behind the other, and where each ends, from 0 on, (R + 1,) int64.
+
+    Half of a surrogate pair passes: to refuse it is for who reads the rows, or for the tokenizer.
+    """
+    contents, lengths = [], [0]
+    for start in range(0, len(texts), _AT_ONCE):
+        some = texts[start : start + _AT_ONCE]
+        text = "".join(some)
+        content = text.encode("utf-8", "surrogatepass")
+        if len(content) == len(text):  # all ASCII, as most are
+            lengths += map(len, some)
+        else:
+            lengths += [len(each) if each.isascii() else len(each.encode("utf-8", "surrogatepass")) for each in some]
+        contents.append(content)
+    return b"".join(contents), np.cumsum(lengths, dtype=np.int64)
+
+
+def different(content: bytes | np.ndarray, bounds: np.ndarray) -> Any:
+    """Pieces of bytes, numbered by the first of those that are the same: an arrow dictionary.
+
+    Args:
+        bounds: where each piece ends, from 0 on, (W + 1,) int64.
+    """
+    import pyarrow as arrow
+
+    buffers = [None, arrow.py_buffer(bounds), arrow.py_buffer(content)]
+    return arrow.Array.from_buffers(arrow.large_binary(), len(bounds) - 1, buffers).dictionary_encode()
 
 
 def texts_of(words: Iterable[bytes]) -> list[str]:

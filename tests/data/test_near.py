@@ -175,6 +175,25 @@ def test_signs_alone_are_compared_as_they_stand() -> None:
     assert (pair.first, pair.second) == (1, 2)
 
 
+TEXTS = st.lists(st.text(st.sampled_from("aBß .\0\n東é🙂\ud83d?"), max_size=9), max_size=6)
+
+
+@given(TEXTS)
+@example(["one\0two", "\0", "", " \0 a"])
+def test_words_are_those_of_the_normal_forms_whatever_parts_them(texts: list[str]) -> None:
+    """Numbered by the first of those that are the same, of all texts."""
+    numbers: dict[str, int] = {}
+    expected = [normal_form(text).split() for text in texts]
+    spelled = Spelled.of(texts)
+    found = [spelled.words[a:b].tolist() for a, b in zip(spelled.starts, spelled.ends, strict=True)]
+    same = {text: place for place, text in reversed(list(enumerate(map(tuple, expected))))}
+    assert spelled.firsts().tolist() == [same[tuple(words)] for words in expected]
+    for words, own in zip(expected, found, strict=True):
+        assert len(words) == len(own)
+        assert all(numbers.setdefault(word, number) == number for word, number in zip(words, own, strict=True))
+    assert len(set(numbers.values())) == len(numbers)
+
+
 def test_parts_of_rows_are_spelled_once() -> None:
     asked, answers = ["One two?", "", "three", "ONE two"], ["Four, five.", "six", "?!", "!"]
     whole = Spelled.of([f"{ask} {answer}" for ask, answer in zip(asked, answers, strict=True)])
