@@ -14,6 +14,7 @@ from peft_instruct.recipe.data_section import Columns
 ACCEPTED = "accepted"
 GROUP = "group"
 OPTIONAL = ("input",)
+QUESTION_MARKS = ("?", "？", "؟")
 
 PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     # format -> part -> the column names that it is known by, the usual one first; in the order they are looked for.
@@ -132,7 +133,7 @@ def _messages_in(rows: list[Row], column: str) -> str:
 
 
 def _share_of_questions(rows: list[Row], column: str) -> float:
-    asks = [isinstance(value, str) and value.rstrip().endswith(("?", "？", "؟")) for value in _values(rows, column)]
+    asks = [isinstance(value, str) and value.rstrip().endswith(QUESTION_MARKS) for value in _values(rows, column)]
     return sum(asks) / len(asks) if asks else 0.0
 
 

@@ -124,8 +124,9 @@ class RowReader:
 
 def accepted_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The outputs that count as right, none where the row names none; None where what it names is no list of texts."""
-    value = values.get(ACCEPTED)
-    texts = [] if value is None else value
+    texts = values.get(ACCEPTED)
+    if texts is None:
+        return ()
     is_right = isinstance(texts, list) and all(isinstance(text, str) and not has_lone_surrogate(text) for text in texts)
     return tuple(texts) if is_right else None
 
@@ -139,6 +140,8 @@ def group_of(values: Mapping[str, Any]) -> str | None:
 
 def has_lone_surrogate(text: str) -> bool:
     """Whether a text cannot be written: no tokenizer takes it either."""
+    if text.isascii():
+        return False
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from peft_instruct.data.near import NearPair, Spelled, groups_of, near_duplicates
 from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
@@ -65,7 +67,7 @@ def _asked(row: PromptCompletion) -> str:
     """What was said before the completion, without the template's words, which all rows share."""
     if not isinstance(row.prompt, Prompt):
         return row.asked or row.prompt
-    return "\n".join(span.text for span in row.prompt.spans if span.kind not in ("template", "token"))
+    return "\n".join([span.text for span in row.prompt.spans if span.kind not in ("template", "token")])
 
 
 def _source(row: PromptCompletion) -> str:
@@ -75,11 +77,13 @@ def _source(row: PromptCompletion) -> str:
 
 def _num_leaking(order: list[int], groups: list[int], num_train: int, num_validation: int) -> int:
     """Held-out rows that a split by rows would part from a row of their group."""
-    side_of = {place: (at >= num_train) + (at >= num_train + num_validation) for at, place in enumerate(order)}
-    sides_of_group: dict[int, set[int]] = {}
-    for place, group in enumerate(groups):
-        sides_of_group.setdefault(group, set()).add(side_of[place])
-    return sum(side_of[place] > 0 and len(sides_of_group[group]) > 1 for place, group in enumerate(groups))
+    side = np.zeros(len(order), np.int64)
+    side[order[num_train:]] = 1
+    side[order[num_train + num_validation :]] = 2
+    first, last = np.full_like(side, 2), np.zeros_like(side)
+    np.minimum.at(first, groups, side)
+    np.maximum.at(last, groups, side)
+    return int(((side > 0) & (first != last)[groups]).sum())
 
 
 def _by_groups(

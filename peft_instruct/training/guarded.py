@@ -4,7 +4,6 @@ into memory is computed in smaller passes.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -153,8 +152,7 @@ class GuardedTrainer(ResumableTrainer):
         self._total_train_tokens = self._open.counted[0]
         self._metrics["train"].clear()
         self._metrics["train"].update({name: list(values) for name, values in self._open.counted[1].items()})
-        gc.collect()
-        clear_device_cache()
+        clear_device_cache(garbage_collection=True)
 
     def _base_model(self) -> Any:
         model: Any = self.model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -138,8 +137,7 @@ class CompletionTrainer(GuardedTrainer):
                     raise
             # Outside of the block that caught it, whose error holds what was computed.
             rows_at_once = math.ceil(rows_at_once / 2)
-            gc.collect()
-            clear_device_cache()
+            clear_device_cache(garbage_collection=True)
 
     def _sum_over_processes(self, mine: TokenScores) -> TokenScores:
         if self.args.world_size == 1:

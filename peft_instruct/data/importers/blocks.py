@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from peft_instruct.data.formats import QUESTION_MARKS
 from peft_instruct.data.importers.types import Conversation, Dropped, Message
 
 MARKED = 7
 """Level of what a page itself marks as a question: <dt>, <summary>, `Q:`, a bold question of its own."""
-
-QUESTION_MARKS = ("?", "？", "؟")
 
 _Q = re.compile(
     r"\W{0,3}(?:Q|Question|F|Frage|P|Pregunta|В|Вопрос|问题?|質問)\s?\d{0,3}\s?(?:\*\*)?\s?[:：.)]\s*(?:\*\*)?\s*"

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from itertools import chain
 
+from peft_instruct.data.formats import QUESTION_MARKS
 from peft_instruct.data.importers.export import Export
 from peft_instruct.data.importers.types import Broken, Conversation, Dropped, Found, Message
 
@@ -51,7 +52,7 @@ def _table(text: str, file: str) -> Iterator[Found]:
             yield Broken(f"{file}:1", f"columns {shown}. expected one called question and one called answer")
             return
         # A table without names begins with a question.
-        asks = len(header) == 2 and " " in header[0].strip() and header[0].rstrip().endswith(("?", "？", "؟"))
+        asks = len(header) == 2 and " " in header[0].strip() and header[0].rstrip().endswith(QUESTION_MARKS)
         for values in chain([header] if asks else [], reader):
             line, place = reader.line_num, f"line {reader.line_num}"
             if not values:

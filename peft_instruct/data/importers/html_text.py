@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from peft_instruct.data.importers.blocks import MARKED, QUESTION_MARKS, Block, joined
+from peft_instruct.data.formats import QUESTION_MARKS
+from peft_instruct.data.importers.blocks import MARKED, Block, joined
 
 _SKIPPED = frozenset({"script", "style", "template", "noscript", "svg", "math", "nav", "footer", "aside", "iframe",
                       "object", "select", "textarea", "title", "canvas", "audio", "video"})  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from peft_instruct.data.formats import QUESTION_MARKS
+
 
 def _any(start: str, words: tuple[str, ...], end: str = "") -> re.Pattern[str]:
     return re.compile(f"{start}(?:{'|'.join(words)}){end}", re.IGNORECASE)
@@ -122,7 +124,7 @@ def _without_signature(lines: list[str]) -> list[str]:
     last = len(lines)
     for number in range(len(lines) - 1, max(-1, len(lines) - 1 - MOST_SIGNATURE_LINES), -1):
         line = lines[number].strip()
-        if len(line) > MOST_NAME_CHARACTERS or line.endswith(("?", "？")) or line.startswith("```"):
+        if len(line) > MOST_NAME_CHARACTERS or line.endswith(QUESTION_MARKS) or line.startswith("```"):
             break
         if line and len(line) <= MOST_FAREWELL_CHARACTERS and _FAREWELL.match(line) and _is_all_farewell(line):
             last = number
