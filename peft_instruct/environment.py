@@ -64,12 +64,17 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
 
 
 def in_own_process(module: str, *arguments: object) -> list[str]:
-    """The command that runs a module of ours; `python -m` takes modules of the working folder for those of Python."""
+    """The command that runs a module of ours; `python -m` takes modules of the working folder for those of Python.
+
+    A package that is imported from there all the same (a checkout that is not installed) is found where it is.
+    """
     start = (
-        "import runpy, sys; sys.path = [place for place in sys.path if place]; "
+        "import runpy, sys; sys.path = [place for place in sys.path if place]; home = sys.argv.pop(1); "
+        "home in sys.path or sys.path.insert(0, home); "
         "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
     )
-    return [sys.executable, "-c", start, module, *map(str, arguments)]
+    home = Path(__file__).resolve().parent.parent
+    return [sys.executable, "-c", start, str(home), module, *map(str, arguments)]
 
 
 def keep_freed_memory() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from peft_instruct import environment
 from peft_instruct.environment import in_own_process, prepare_environment
 
 FAULTS_OF_A_SECOND_BLOCK = """
@@ -41,6 +43,22 @@ def test_a_process_of_ours_takes_no_module_of_the_working_folder(tmp_path: Path)
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         found[command[1]] = (done.returncode, done.stderr.strip())
     assert found == {"-c": (0, ""), "-m": (1, "of the working folder")}
+
+
+def test_a_package_that_is_not_installed_is_found_where_it_is(tmp_path: Path) -> None:
+    """Of a checkout that is run from its folder, even where another one is installed."""
+    copy = tmp_path / "peft_instruct"
+    copy.mkdir()
+    for file in Path(environment.__file__).parent.glob("*.py"):
+        shutil.copy(file, copy)
+    (copy / "here.py").write_text("print(__file__)")
+    start = "import subprocess; from peft_instruct.environment import in_own_process as command; "
+    start += "subprocess.run(command('peft_instruct.here'), check=True, cwd='..')"
+    without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, env=without, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(copy / "here.py")
 
 
 def test_what_a_launcher_says_of_precision_does_not_go_before_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:

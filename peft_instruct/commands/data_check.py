@@ -201,11 +201,17 @@ def _cleaned(
     """Write the cleaned rows and the log of each file, once it is known that all of them can be.
 
     Raises:
-        DatasetError: one of them is there already, or a source is no file and no folder is named.
+        DatasetError: one of them is there already, a source is no file and no folder is named, or one could not be
+            read to its end.
     """
     targets: list[tuple[Path, Path]] = []
     for file in files:
         source = Path(file.source)
+        if file.unread:
+            raise DatasetError(
+                f"{file.unread}: nothing behind this place could be read, and a cleaned copy would lack it. Mend it "
+                "there first."
+            )
         if out is None and not source.is_file():
             raise DatasetError(f"{file.source}: is no file here. Name a folder for the cleaned rows with --out.")
         targets.append(_free_pair(source.parent if out is None else out, source.name, targets))

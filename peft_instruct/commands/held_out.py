@@ -82,6 +82,23 @@ class HeldOut:
             generate_rows=self.section.rows,
         )
 
+    def described(self, scores: Scores | None) -> str:
+        """Which rows the scores are of, and how many of them which score."""
+        if scores is None:
+            return self.name
+        left_out = f", {scores.num_dropped} of them too long and left out" if scores.num_dropped else ""
+        is_part = 0 < scores.num_completed < len(self.rows) - scores.num_dropped
+        return f"{self.name}{left_out}" + (f", {scores.num_completed} of them answered" if is_part else "")
+
+    def cut(self, scores: Scores | None) -> str:
+        """What the length limit did to the rows; empty where it did nothing."""
+        if scores is None or not scores.num_truncated + scores.num_dropped:
+            return ""
+        return (
+            f"{self.name}: {scores.num_truncated} cut at data.max_length {self.data.max_length}, {scores.num_dropped} "
+            "left out"
+        )
+
 
 def side_by_side(base: Scores | None, tuned: Scores | None) -> dict[str, tuple[float | None, float | None]]:
     """Measure -> (base, tuned), without the measures that were not taken."""

@@ -84,7 +84,7 @@ class TrainResult:
     def _score_lines(self) -> list[str]:
         if not self.scores:
             return []
-        width = max(len(name) for name in self.scores)
+        width = max(map(len, (self.scored_on, *self.scores)))
         rows = [
             f"  {name:<{width}}  {figure(base):>9}  {figure(tuned):>9}" for name, (base, tuned) in self.scores.items()
         ]

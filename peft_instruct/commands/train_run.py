@@ -116,6 +116,7 @@ class Run:
         prepared = self._prepare()
         data, in_ledger = prepared.data, distinct(prepared.train) if self.recipe.training.ledger else []
         before = self._measure_base(prepared, in_ledger)
+        self._note(before.held_out.cut(before.scores))
         trained = self._train(prepared, before.inputs)
         # What is measured below was read from the disk: of this model only what learned is left.
         del prepared
@@ -138,7 +139,7 @@ class Run:
             total_seconds=round(seconds_before + time.monotonic() - self.start, 2),
             mean_loss=learned.mean_loss,
             scores=side_by_side(before.scores, scores),
-            scored_on=before.held_out.name,
+            scored_on=before.held_out.described(before.scores),
             answers=answers_of(before.scores, scores),
             proofs=proofs,
             weight_bytes=sum(path.stat().st_size for path in self.folder.glob("*.safetensors")),

@@ -21,11 +21,11 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class BadRowError(Exception):
-    """A place in the text where it stops being JSON: `line` is 1-based."""
+    """A place in the text where it stops being JSON: `line` is 1-based; `ends`: nothing behind it could be read."""
 
-    def __init__(self, line: int, column: int, what: str) -> None:
+    def __init__(self, line: int, column: int, what: str, ends: bool = False) -> None:
         super().__init__(what)
-        self.line, self.column, self.what = line, column, what
+        self.line, self.column, self.what, self.ends = line, column, what, ends
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def read_json_array(text: str, path: str) -> Iterator[Row | BadRowError]:
-    """The records of `[{...}, {...}]` with the line where each begins; stops at the first broken place."""
+    """The records of `[{...}, {...}]` with the line where each begins; stops where no end of a record can be found."""
     lines = _LineCounter(text)
     position = _skip(text, 0)
     if text[position : position + 1] != "[":
@@ -60,13 +60,17 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadRowError]:
         try:
             value, position = _DECODER.raw_decode(text, start)
         except json.JSONDecodeError as error:
-            yield BadRowError(*lines.at(error.pos), _told(text, error))
+            yield BadRowError(*lines.at(error.pos), _told(text, error), ends=error.pos < len(text))
             return
-        except (ValueError, RecursionError) as error:
-            yield BadRowError(*lines.at(start), str(error) or "nested too deeply")
+        except RecursionError:
+            yield BadRowError(*lines.at(start), "nested too deeply", ends=True)
             return
-        # Many data files are one long line: the row's number tells records of a line apart.
-        yield Row(value, f"{path}:{lines.at(start)[0]} (row {number})")
+        except ValueError as error:  # our own: a reader that is less strict knows where the record ends
+            yield BadRowError(*lines.at(start), str(error))
+            position = json.JSONDecoder().raw_decode(text, start)[1]
+        else:
+            # Many data files are one long line: the row's number tells records of a line apart.
+            yield Row(value, f"{path}:{lines.at(start)[0]} (row {number})")
         position = _skip(text, position)
         mark = text[position : position + 1]
         closed = mark == "]"
@@ -75,7 +79,7 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadRowError]:
                 what = (
                     "the list is not closed: the file ends here" if not mark else f"expected `,` or `]`, found {mark!r}"
                 )
-                yield BadRowError(*lines.at(position), what)
+                yield BadRowError(*lines.at(position), what, ends=bool(mark))
                 return
             position = _skip(text, position + 1)
             if text[position : position + 1] == "]":

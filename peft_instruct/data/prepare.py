@@ -82,11 +82,15 @@ def read_instruction_data(section: DataSection, seed: int, template: Template | 
     split = split_rows(rows, num_validation, num_test, seed=seed, by=section.split)
     notes += split.notes
     train = mixed(split.train, [(found.source, {row.origin for row in found.rows}) for found in read], seed)
-    validation, test = (
-        read_source(name, section, template)[0] if name else held_out
-        for name, held_out in ((section.validation, split.validation), (section.test, split.test))
-    )
     used = next((found.template for found in read if found.template is not AS_IS), AS_IS)
+    validation, test = split.validation, split.test
+    # Of rows that are prompts already no template was learned.
+    if section.validation:
+        validation, _, more = read_source(section.validation, section, used)
+        notes += more
+    if section.test:
+        test, _, more = read_source(section.test, section, used)
+        notes += more
     train = train[: section.limit]
     return InstructionData(train, validation, test, used, _fingerprint((train, validation, test), used), tuple(notes))
 

@@ -23,6 +23,8 @@ FILE_KINDS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 COMPRESSED = (".gz", ".zst")
 PICKLES = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".npy", ".npz", ".joblib")
 PARQUET_ROWS_AT_ONCE = 64
+UNREAD = " Nothing behind it could be read."
+"""Ends the problem that ends a file."""
 _HUB_ID = re.compile(r"^(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(:(?P<split>\w+))?$")
 
 
@@ -142,7 +144,7 @@ def _csv_rows(text: str, path: str, delimiter: str) -> Iterator[Row | BadRowErro
                     yield Row(dict(zip(header, values, strict=True)), f"{path}:{line}")
             line = reader.line_num + 1
     except csv.Error as error:
-        yield BadRowError(line, 1, f"not CSV: {error}")
+        yield BadRowError(line, 1, f"not CSV: {error}", ends=True)
 
 
 def _parquet_rows(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
@@ -205,7 +207,7 @@ def _checked(source: str, found: Iterator[Row | BadRowError], told: list[str] | 
     problems: list[str] = [] if told is None else told
     for item in found:
         if isinstance(item, BadRowError):
-            problems.append(f"{source}:{item.line}:{item.column}: {item.what}.")
+            problems.append(f"{source}:{item.line}:{item.column}: {item.what}.{UNREAD if item.ends else ''}")
         elif not isinstance(item.values, dict):
             problems.append(f"{item.origin}: {_kind(item.values)}. expected a record, `{{...}}`.")
         else:

@@ -22,7 +22,7 @@ class Checkpoints(TrainerCallback):
     def __init__(self, trainer: ResumableTrainer, saving: Saving) -> None:
         self.trainer, self.saving = trainer, saving
         self.is_due = False
-        self.saved_step = -1
+        self.saved_step = self.ended_step = -1
         self.saved_at = time.monotonic()
 
     def on_train_begin(
@@ -36,18 +36,19 @@ class Checkpoints(TrainerCallback):
         is_last = control.should_training_stop
         self.is_due |= control.should_save or self._cadence(state) or self.saving.stop_requested()
         self.is_due |= is_last and self.saving.every != "never"
-        ends_epoch = float(state.epoch or 0).is_integer()
-        control.should_save = self.is_due and not (ends_epoch or is_last)
+        control.should_save = self.is_due and not self._ends_epoch(state, control)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.ended_step = state.global_step
         wanted = self.is_due or control.should_save or self.saving.every == "epoch" or self.saving.stop_requested()
         control.should_save = wanted and state.global_step != self.saved_step
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A signal while the loss was measured; the Trainer saves after an evaluation."""
-        control.should_save |= self.saving.stop_requested() and state.global_step != self.saved_step
+        waits = self._ends_epoch(state, control) and self.ended_step != state.global_step
+        control.should_save |= self.saving.stop_requested() and not waits and state.global_step != self.saved_step
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.is_due = False
@@ -55,6 +56,9 @@ class Checkpoints(TrainerCallback):
         self.saved_at = time.monotonic()
         if self.saving.stop_requested():
             self.saving.on_stopped(state.global_step)
+
+    def _ends_epoch(self, state: TrainerState, control: TrainerControl) -> bool:
+        return control.should_training_stop or float(state.epoch or 0).is_integer()
 
     def _cadence(self, state: TrainerState) -> bool:
         every = self.saving.every

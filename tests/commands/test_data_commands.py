@@ -214,6 +214,43 @@ def test_a_cleaned_copy_of_parquet_holds_its_other_columns_as_json_can(tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"rows.parquet", cleaned.name, "rows.changes.jsonl"}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("rows.json", '[{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": "d"}]', 2),
+        ("rows.json", '[{"instruction": "a", "output": "b"},\n{"instruction: "c", "output": "d"}]', 2),
+        ("rows.csv", 'instruction,output\na,b\nc,"d\ne,f\n', 3),
+    ],
+)
+def test_no_copy_is_made_of_a_file_that_cannot_be_read_to_its_end(
+    tmp_path: Path, name: str, text: str, place: int
+) -> None:
+    (tmp_path / name).write_text(text)
+    found = data_check(str(tmp_path / name)).findings
+    assert [finding.code for finding in found] == ["broken-record"] and "Nothing behind it" in found[0].detail
+    with pytest.raises(DatasetError, match=f"{name}:{place}:.*Mend it there first"):
+        data_check(str(tmp_path / name), fix=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_of_a_list_the_records_behind_one_that_is_no_json_are_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows.json", [{**row, "score": 1.0} for row in tiny_rows()[:4]]
+    rows[1]["score"] = math.nan
+    twice = json.dumps(rows[2]).replace('"score"', '"output": "x", "score"')
+    path.write_text(f"[{json.dumps(rows[0])},\n{json.dumps(rows[1])},\n{twice},\n{json.dumps(rows[3])}]")
+    result = data_check(str(path), fix=True)
+    broken = [finding.detail for finding in result.findings if finding.code == "broken-record"]
+    assert broken == ["NaN is not JSON.", "the key 'output' stands twice in one record."]
+    assert [json.loads(line) for line in result.cleaned[0].cleaned.read_text().splitlines()] == [rows[0], rows[3]]
+
+
+def test_whole_texts_may_have_any_group(tiny_recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "Some words of a book.", "group": 3}))
+    asked = [f"data.train={path}", "data.format=text", "data.validation_fraction=0"]
+    assert not data_check(str(tiny_recipe), asked).has_errors
+
+
 def test_a_place_for_cleaned_rows_without_the_wish_for_them_is_refused(tmp_path: Path) -> None:
     assert "--out goes with --fix" in str(invoke("check", "starter:validation", "--out", tmp_path).exception)
 

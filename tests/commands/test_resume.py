@@ -295,6 +295,17 @@ def test_never_still_saves_when_a_signal_comes_with_the_last_validation_loss(tin
     assert result.num_steps == 3
 
 
+def test_a_signal_with_a_validation_loss_that_ends_an_epoch_loses_no_sample(tiny_recipe: Path, tmp_path: Path) -> None:
+    asked = [*SMALL[:-1], "training.evaluate_every=1", "samples.count=1", "samples.every=epoch",
+             "samples.max_new_tokens=2", "training.save_every=never"]  # fmt: skip
+    expected = train(str(tiny_recipe), asked, out=tmp_path / "whole", say=silent).folder
+    ends = [line["step"] for line in metrics_of(expected) if "samples" in line]
+    with pytest.raises(Stopped, match=f"saved checkpoint-{ends[0]}"):
+        train(str(tiny_recipe), asked, out=tmp_path / "a", say=stop_when(f"step {ends[0]}: validation loss"))
+    train(str(tiny_recipe), asked, out=tmp_path / "a", say=silent)
+    assert len(ends) > 1 and metrics_of(tmp_path / "a") == metrics_of(expected)
+
+
 def test_a_run_that_was_over_goes_on_where_it_is_given_more_steps(
     tiny_recipe: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

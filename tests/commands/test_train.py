@@ -134,6 +134,15 @@ def test_every_step_of_a_run_is_said_and_the_result_tells_what_was_proven(tiny_r
     assert result.record()["proofs"]["reloaded_equals_trained"]["largest_logit_difference"] <= 1e-5
 
 
+def test_what_the_scores_are_of_is_told(tiny_recipe: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = [*QUICK, "evaluation.rows=2", "data.test_fraction=0.2", "data.max_length=48"]
+    result = train(str(tiny_recipe), asked, out=tmp_path / "out", say=said.append)
+    assert result.scored_on == "13 test rows, 2 of them answered"
+    assert any(line.startswith("13 test rows: ") and "cut at data.max_length 48" in line for line in said)
+    assert "2 of them answered" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_project_folder_with_a_recipe_in_it_is_not_a_folder_of_ours(tiny_recipe: Path, tmp_path: Path) -> None:
     """A recipe beside one's own files must not make the folder removable."""
     (tmp_path / "recipe.yaml").write_text("mine")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from peft_instruct.data.prepare import read_instruction_data, read_source
 from peft_instruct.data.sources import is_hub_id, read_rows
+from peft_instruct.data.templates import AS_IS
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import DatasetError
 from peft_instruct.recipe.data_section import DataSection
@@ -213,6 +214,26 @@ def test_validation_rows_of_their_own_are_not_split_off(tmp_path: Path) -> None:
     data = read_instruction_data(_section(train, validation=str(held_out)), seed=0)
     assert [len(data.train), len(data.validation), len(data.test)] == [10, 3, 0]
     assert {row.origin.split(":")[0] for row in data.validation} == {str(held_out)}
+
+
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_what_held_out_files_lose_is_told_too(tmp_path: Path, side: str) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": "d"}\n')
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text('{"instruction": "a", "output": ""}\n{"instruction": "e", "output": "f"}\n')
+    section = DataSection(train=str(tmp_path / "rows.jsonl"), validation_fraction=0, **{side: str(held_out)})
+    data = read_instruction_data(section, 0)
+    assert len(getattr(data, side)) == 1
+    assert any(f"{held_out}: 1 rows left out as empty: {held_out}:1" in note for note in data.notes)
+
+
+def test_held_out_rows_are_rendered_by_the_template_that_was_learned(tmp_path: Path) -> None:
+    """Of rows that are prompts already, which `generate` asks as they are, none was."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Once", "completion": " upon"}\n')
+    (tmp_path / "test.jsonl").write_text('{"instruction": "Say.", "output": "so"}\n')
+    section = DataSection(train=str(tmp_path / "rows.jsonl"), test=str(tmp_path / "test.jsonl"), validation_fraction=0)
+    data = read_instruction_data(section, 0)
+    assert data.template is AS_IS and data.test[0].prompt == AS_IS.prompt("Say.")
 
 
 def test_a_split_that_leaves_no_training_row_is_an_error(tmp_path: Path) -> None:

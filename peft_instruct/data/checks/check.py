@@ -10,7 +10,7 @@ from peft_instruct.data.checks.catalogue import Finding
 from peft_instruct.data.checks.parts import RowParts, parts_of
 from peft_instruct.data.checks.rows import check_row
 from peft_instruct.data.formats import Format, detect_format
-from peft_instruct.data.sources import read_rows
+from peft_instruct.data.sources import UNREAD, read_rows
 from peft_instruct.data.types import Row
 from peft_instruct.recipe.data_section import Columns
 
@@ -25,12 +25,14 @@ class CheckedFile:
         rows: every record that is one.
         form: the format that they were read in.
         broken: what is not a record.
+        unread: the place behind which nothing could be read; empty where everything was.
     """
 
     source: str
     rows: tuple[Row, ...]
     form: Format
     broken: tuple[Finding, ...]
+    unread: str = ""
 
 
 def read_file(source: str, format: str, columns: Columns, revision: str = "main") -> CheckedFile:
@@ -41,11 +43,12 @@ def read_file(source: str, format: str, columns: Columns, revision: str = "main"
     """
     problems: list[str] = []
     rows = read_rows(source, revision, problems).rows
-    broken = []
+    broken, unread = [], ""
     for problem in problems:
         place, _, what = problem.partition(": ")
         broken.append(Finding("broken-record", place, "", what))
-    return CheckedFile(source, tuple(rows), detect_format(rows, format, columns, source), tuple(broken))
+        unread = place if problem.endswith(UNREAD) else unread
+    return CheckedFile(source, tuple(rows), detect_format(rows, format, columns, source), tuple(broken), unread)
 
 
 def check_files(train: Sequence[CheckedFile], held_out: Sequence[CheckedFile] = ()) -> list[Finding]:

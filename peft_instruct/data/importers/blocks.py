@@ -13,12 +13,15 @@ from peft_instruct.data.importers.types import Conversation, Dropped, Message
 MARKED = 7
 """Level of what a page itself marks as a question: <dt>, <summary>, `Q:`, a bold question of its own."""
 
-_Q = re.compile(
-    r"\W{0,3}(?:Q|Question|F|Frage|P|Pregunta|В|Вопрос|问题?|質問)\s?\d{0,3}\s?(?:\*\*)?\s?[:：.)]\s*(?:\*\*)?\s*"
-)
-_A = re.compile(
-    r"\W{0,3}(?:A|Answer|Antwort|R|Respuesta|О|Ответ|答案?|回答)\s?\d{0,3}\s?(?:\*\*)?\s?[:：.)]\s*(?:\*\*)?\s*"
-)
+
+def _mark(letters: str, words: str) -> re.Pattern[str]:
+    """`Q:`, `Q1.`, `Question 2)`; a letter and a full stop alone begin an abbreviation (P.O. Box, A. Smith)."""
+    kinds = rf"(?:{words})\s?\d{{0,3}}|(?:{letters})\s?\d{{1,3}}|(?:{letters})(?!\s?(?:\*\*)?\s?\.)"
+    return re.compile(rf"\W{{0,3}}(?:{kinds})\s?(?:\*\*)?\s?[:：.)]\s*(?:\*\*)?\s*")
+
+
+_Q = _mark("Q|F|P|В", "Question|Frage|Pregunta|Вопрос|问题?|質問")
+_A = _mark("A|R|О", "Answer|Antwort|Respuesta|Ответ|答案?|回答")
 _BOLD = re.compile(r"(\*\*|__)(?P<text>[^\n]+)\1")
 
 

@@ -49,7 +49,7 @@ _DEVICE = _any(
     ),
 )  # fmt: skip
 _DISCLAIMER = re.compile(
-    r"(?:e-?mail|message|nachricht|courriel|mensaje).{0,60}(?:confidential|vertraulich|confidentiel|confidencial)"
+    r"\b(?:this|dies\w*|cet?t?e?|est[ae])\b.{0,20}(?:e-?mail|message|nachricht|courriel|mensaje).{0,60}(?:confidential|vertraulich|confidentiel|confidencial)"
     r"|^(?:confidentiality notice|disclaimer)\b",
     re.IGNORECASE,
 )
@@ -118,7 +118,7 @@ def _begins_headers(lines: list[str], number: int) -> bool:
 def _without_signature(lines: list[str]) -> list[str]:
     for number, line in enumerate(lines):
         # RFC 3676, 4.3: the signature stands below `-- `.
-        if line.rstrip() == "--" or _DEVICE.match(line) or _DISCLAIMER.search(line):
+        if line.rstrip() == "--" or _names_device(lines, number) or _DISCLAIMER.search(line):
             lines = lines[:number]
             break
     last = len(lines)
@@ -131,6 +131,14 @@ def _without_signature(lines: list[str]) -> list[str]:
         elif len(line.split()) > 3 and line.endswith((".", "!", ":", "。")):
             break  # a sentence: thanks that stand before it are no farewell
     return lines[:last]
+
+
+def _names_device(lines: list[str], number: int) -> bool:
+    """`Sent from my phone` at the end; `Sent via DHL this morning.`, or with sentences below, is said."""
+    is_sentence = lines[number].rstrip().endswith((".", "!", ":"))
+    return (
+        bool(_DEVICE.match(lines[number])) and not is_sentence and all(len(x.split()) <= 3 for x in lines[number + 1 :])
+    )
 
 
 def _is_all_farewell(line: str) -> bool:

@@ -33,8 +33,10 @@ def threads(file: str, posts: Iterable[Post]) -> Iterator[Conversation | Dropped
             yield Dropped(file, post.id, "reply to a message that is left out, or not in the export", post.text)
         else:
             members.setdefault(first.id, []).append(post)
-    for thread in members.values():
-        asker = thread[0].author
+    for head, thread in members.items():
+        asker = by_id[head].author
+        # A clock that is behind, or a mail without a date, may put an answer before it.
+        thread.sort(key=lambda post: post.id != head)
         yield Conversation(
             file,
             tuple(

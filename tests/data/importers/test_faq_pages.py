@@ -141,6 +141,14 @@ def test_headings_that_ask_nothing_are_taken_where_none_does(tmp_path: Path) -> 
     ]
 
 
+def test_an_abbreviation_is_neither_question_nor_answer(tmp_path: Path) -> None:
+    answer = "Write to us.\n\nP.O. Box 12, Bonn.\n\nA. Smith helps.\n\nR.S.V.P. by Friday."
+    page = f"# Help\n\n## Writing to us\n\n{answer}\n\n## Q2. Paying?\n\nA1. By card.\n\n## Leaving\n\nBy the door.\n"
+    (tmp_path / "faq.md").write_text(page)
+    rows = import_export(tmp_path / "faq.md").rows
+    assert [row["output"] for row in rows] == [answer, "By card.", "By the door."]
+
+
 def test_html(tmp_path: Path) -> None:
     imported = _imported(tmp_path / "faq.html", HTML)
     assert _pairs(imported) == HTML_PAIRS

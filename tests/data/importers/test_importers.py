@@ -105,6 +105,16 @@ def test_slack_counts_what_it_leaves_out(tmp_path: Path) -> None:
     assert reasons["nobody answered"] == noise[4] + noise[5] + alone
 
 
+@pytest.mark.parametrize("date", ["", "Date: Mon, 2 Mar 2026 08:57:00 +0000\n"])
+def test_a_reply_without_a_date_or_of_a_clock_that_is_behind_is_no_question(tmp_path: Path, date: str) -> None:
+    asked = "From: ana@a.de\nDate: Mon, 2 Mar 2026 09:00:00 +0000\nMessage-ID: <1@a>\nSubject: x\n\nIs it on?\n"
+    answer = f"From: bo@b.de\n{date}Message-ID: <2@b>\nIn-Reply-To: <1@a>\nSubject: Re: x\n\nIt is on.\n"
+    start = "From ana@a.de Mon Mar  2 09:00:00 2026\n"
+    (tmp_path / "a.mbox").write_text(f"{start}{asked}\n{start}{answer}")
+    (row,) = import_export(tmp_path / "a.mbox").rows
+    assert (row["instruction"], row["output"]) == ("Is it on?", "It is on.")
+
+
 def test_what_is_masked_is_counted(imported: Imported) -> None:
     assert imported.masked == Counter({"email": 2, "phone": 2, "ip": 1, "secret": 1, "card": 1})
 

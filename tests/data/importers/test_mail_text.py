@@ -67,6 +67,9 @@ def test_a_signature_goes(signature: str) -> None:
         "Regards",
         "a -- b",
         "On Monday it worked, as you wrote.",
+        "Hi Ana,\n\nSent via DHL this morning.\nIt arrives on Friday.",
+        "Sent via the warehouse in Bonn\nand it arrives on Friday morning.",
+        "Your messages stay confidential: we show them to nobody.\nAnything else?",
     ],
 )
 def test_what_only_looks_like_one_stays(text: str) -> None:
