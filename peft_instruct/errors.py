@@ -29,9 +29,10 @@ OUT_OF_MEMORY = (
     "bad_alloc",
     "bad allocation",
     "could not create a primitive",
+    "cublas_status_alloc_failed",
 )
 """As CUDA and MPS say it, the CPU's allocator on Linux and on Windows, the C++ library, and oneDNN of a kernel that it
-has no room for (torch 2.13)."""
+has no room for, and cuBLAS of its handle (torch 2.13)."""
 NOT_OF_MEMORY = "could not create a primitive descriptor"
 """oneDNN of types or shapes that it has no kernel for."""
 

@@ -7,6 +7,7 @@ tests/bench/test_memory_probes.py, the texts of its errors in tests/training/tes
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ import torch
 
 from peft_instruct.bench.cells import plan
 from peft_instruct.commands import doctor
+from peft_instruct.commands.preparing import check_on_mps
+from peft_instruct.errors import UnavailableError
 from peft_instruct.model.device import available_devices, choose_compute, environment_stamp, synchronize
 from peft_instruct.recipe import load_recipe
 from peft_instruct.training import guarded
@@ -54,6 +57,26 @@ def test_auto_takes_it_before_the_cpu_in_fp32_and_in_what_a_recipe_says(mps: App
     assert found.device_name and str(found) == f"mps ({found.device_name}), fp32"
     assert environment_stamp(found)["device"] == "mps"
     assert [choose_compute("mps", precision).precision for precision in ("bf16", "fp16")] == ["bf16", "fp16"]
+
+
+def test_what_libraries_do_wrongly_there_is_refused(mps: AppleGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1))
+    base: Any = SimpleNamespace(model=model, compute=choose_compute("mps"))
+
+    def refusal(*overrides: str) -> str:
+        with pytest.raises(UnavailableError) as caught:
+            check_on_mps(load_recipe("quickstart_lora", overrides), base)
+        return str(caught.value)
+
+    recomputed = "training.gradient_checkpointing=true"
+    assert "recomputed with another dropout" in refusal(recomputed)
+    assert "adamw_8bit runs on the CPU there" in refusal("training.optimizer=adamw_8bit")
+    model[1].p = 0.0
+    assert "recomputed with another dropout" in refusal(recomputed, "method.dropout=0.1")
+    check_on_mps(load_recipe("quickstart_lora", [recomputed]), base)
+    monkeypatch.delattr(torch.backends.mps, "get_name")
+    with pytest.raises(UnavailableError, match=r"fp16 on MPS needs torch 2\.13"):
+        choose_compute("mps", "fp16")
 
 
 def test_a_clock_waits_for_it(mps: AppleGpu) -> None:

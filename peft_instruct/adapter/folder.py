@@ -19,7 +19,7 @@ from peft_instruct.adapter.config import check_adapter_config
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
 from peft_instruct.data.templates import Template
 from peft_instruct.environment import HubState
-from peft_instruct.errors import AdapterError, first_line
+from peft_instruct.errors import AdapterError, first_line, is_out_of_memory
 from peft_instruct.model.adapters import tensors_not_finite
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
@@ -218,11 +218,18 @@ def _attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         # A QLoRA adapter was trained on (out, in) weights; on the original base GPT-2's Conv1D stores (in, out).
         config.fan_in_fan_out = is_conv1d_family(model.config.model_type) and not getattr(model, "is_quantized", False)
         tuned = PeftModel.from_pretrained(
-            model, str(adapter.path), config=config, is_trainable=False, low_cpu_mem_usage=False
+            model,
+            str(adapter.path),
+            config=config,
+            is_trainable=False,
+            low_cpu_mem_usage=False,
+            torch_device="cpu",  # else read onto a GPU that the model may not be on (peft 0.21, peft_model.py:1471)
         )
         with safe_open(str(adapter.path / ADAPTER_WEIGHTS), "pt") as stored:
             in_file = set(stored.keys())
     except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise AdapterError(f"{adapter.path}: does not fit its base ({first_line(error)}).") from error
     in_model = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     if in_file != in_model:

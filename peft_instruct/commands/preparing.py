@@ -12,8 +12,10 @@ from peft_instruct.data.stopping import stop_warning
 from peft_instruct.data.tokens import start_ids
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
+from peft_instruct.errors import UnavailableError
 from peft_instruct.model.base import Base, check_lengths, load_base
 from peft_instruct.model.device import Compute, choose_compute
+from peft_instruct.model.dropout import has_dropout
 from peft_instruct.model.families import resolve_targets
 from peft_instruct.model.head import check_head
 from peft_instruct.model.location import Location, locate, weight_fingerprint
@@ -87,6 +89,7 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
     )
     say(f"{recipe.model.base} on {rows.compute}")
     check_head(base.model, base.model_type)
+    check_on_mps(recipe, base)
     if recipe.method.kind == "lora":
         resolve_targets(base.model, base.model_type, recipe.method.targets)
     notes: list[str] = []
@@ -104,6 +107,21 @@ def prepare(rows: Rows, recipe: Recipe, location: Location, say: Say) -> Prepare
         notes.append(warning)
         say(warning)
     return Prepared(data, base, train, validation, tuple(notes))
+
+
+def check_on_mps(recipe: Recipe, base: Base) -> None:
+    """Raises UnavailableError for what torch or a library does wrongly there, in silence or at a crawl."""
+    if base.compute.device != "mps":
+        return
+    if recipe.training.gradient_checkpointing is True and (has_dropout(base.model) or recipe.method.dropout):
+        raise UnavailableError(
+            "training.gradient_checkpointing: on MPS activations are recomputed with another dropout (torch 2.13, "
+            "utils/checkpoint.py:1638), and the gradients are wrong. Set dropout to 0, or gradient_checkpointing: auto."
+        )
+    if recipe.training.optimizer == "adamw_8bit":
+        raise UnavailableError(
+            "training.optimizer: adamw_8bit runs on the CPU there, every step (bitsandbytes 0.50). Use adamw."
+        )
 
 
 def tokenizer_location(recipe: Recipe, hub: HubState) -> Location | None:

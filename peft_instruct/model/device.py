@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
@@ -77,6 +79,9 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     if precision == "fp16" and chosen == "cpu":
         # accelerate accepts it and computes in fp32 (measured with accelerate 1.15).
         raise UnavailableError("training.precision: fp16 does not exist on the CPU. Use auto, bf16 or fp32.")
+    if precision == "fp16" and chosen == "mps" and not hasattr(torch.backends.mps, "get_name"):
+        # Before torch 2.13, which brought that name, its fused optimizers apply the steps that a scaler means to skip.
+        raise UnavailableError("training.precision: fp16 on MPS needs torch 2.13 or later. Update it, or use fp32.")
     return Compute(chosen, precision, device_name(chosen), measured)
 
 
@@ -163,7 +168,15 @@ def environment_stamp(compute: Compute) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    return next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "")
+    """Of Apple silicon the chip, whose GPU is MPS's; of an ARM server its maker's numbers; empty where nobody tells."""
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in _cpuinfo())}
+    if platform.system() == "Darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError):
+            return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    if "CPU part" in told:
+        return f"{platform.machine()} {told.get('CPU implementer', '')}/{told['CPU part']}"
+    return told.get("model name", "")
 
 
 def _cpu_flags() -> set[str] | None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction, _use_triton
 from trl.trainer.utils import FusedCausalLMOutput
 
 from peft_instruct.data.types import IGNORED_LABEL
@@ -41,7 +42,7 @@ SHORTEST_PREAMBLE = 8
 def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: bool = False) -> None:
     """Give a model that SFTTrainer has patched our forward for `fused_lm_head=True`; any other call is unchanged.
 
-    On CUDA TRL's own kernel scores the learned positions alone and stays.
+    On CUDA TRL's own kernel scores the learned positions alone and stays, where it runs.
 
     Args:
         packs: keep the weight of a frozen head in the order in which it is multiplied, too.
@@ -57,7 +58,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
-        if not fused_lm_head or labels is None or labels.device.type == "cuda":
+        if not fused_lm_head or labels is None or _trl_kernel_runs(self, labels.device):
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         joins = may_join and not args and can_join(self, kwargs)
         may_share = speed.shared_preamble and len(labels) > 1 and not args and not (self.training and is_random)
@@ -91,6 +92,29 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         )
 
     model.forward = types.MethodType(forward, model)
+
+
+def _trl_kernel_runs(model: Any, device: torch.device) -> bool:
+    return device.type == "cuda" and trl_kernel_runs(device, arithmetic(model.get_input_embeddings().weight))
+
+
+@functools.cache
+def trl_kernel_runs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether TRL's kernel for the learned positions alone does, tried once on one token.
+
+    It takes Triton, a C compiler at its first call and, in bf16, compute capability 8.0; where there is no Triton TRL
+    scores every position, in fp32 (trl 1.16, kernels/chunked_logprob.py).
+    """
+    if not _use_triton(device) or (dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) < (8, 0)):
+        return False
+    hidden_1D = torch.zeros(1, 16, device=device, dtype=dtype, requires_grad=True)
+    target_1 = torch.zeros(1, device=device, dtype=torch.long)
+    try:
+        found = ChunkedLogProbFunction.apply(hidden_1D, torch.zeros_like(hidden_1D), None, target_1, 1.0, 16)
+        found[0].sum().backward()
+    except Exception:  # whatever a compiler says
+        return False
+    return True
 
 
 def _losses(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +233,7 @@ class ResumableTrainer(SFTTrainer):
     def _load_best_model(self) -> None:
         """Raises AdapterError where transformers would go on with the last weights (the best ones are gone)."""
         best = verify(Path(self.state.best_model_checkpoint)).folder
-        with loading(best):
+        with loading(best), self._onto_own_device():
             super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -243,8 +245,20 @@ class ResumableTrainer(SFTTrainer):
             raise KeyError(f"it and the model differ in {', '.join(sorted(lost)[:3])}")
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
-        with loading(Path(checkpoint)):
+        with loading(Path(checkpoint)), self._onto_own_device():
             super()._load_from_checkpoint(checkpoint, model)
+
+    @contextmanager
+    def _onto_own_device(self) -> Iterator[None]:
+        """PEFT reads an adapter onto a GPU where there is one, also in a run on the CPU (peft 0.21,
+        peft_model.py:1471)."""
+        model: Any = self.model
+        if has_adapter(model):
+            model.load_adapter = partial(model.load_adapter, torch_device=str(self.args.device))
+        try:
+            yield
+        finally:
+            vars(model).pop("load_adapter", None)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The moments from the checkpoint; rates and decays from the recipe, so that a change of it takes effect.

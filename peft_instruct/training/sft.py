@@ -9,9 +9,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from peft_instruct.data.table import TokenTable
 from peft_instruct.data.types import Tokens
-from peft_instruct.errors import UnavailableError
 from peft_instruct.model.adapters import Trainable
 from peft_instruct.model.base import Base
+from peft_instruct.model.dropout import has_dropout
 from peft_instruct.recipe.schema import Recipe
 from peft_instruct.training.arguments import sft_arguments
 from peft_instruct.training.checkpoints import CHECKPOINTS
@@ -37,15 +37,12 @@ def build_trainer(
 
     Args:
         saving: when to save and what to go on from; by default from the start, and as the recipe says.
-
-    Raises:
-        UnavailableError: several GPUs in one process, which TRL does not train on.
     """
     arguments = sft_arguments(recipe, base.compute, folder / CHECKPOINTS, has_validation=bool(validation))
     if arguments.n_gpu > 1:
-        raise UnavailableError(
-            f"training.device: {arguments.n_gpu} GPUs in one process. Make one visible: CUDA_VISIBLE_DEVICES=0."
-        )
+        # The Trainer would copy the model to all of them (DataParallel), which TRL refuses; everything is on the first.
+        say(f"{arguments.n_gpu} GPUs are here and one is used, the first; CUDA_VISIBLE_DEVICES names another")
+        arguments._n_gpu = 1
     extra: list[TrainerCallback] = list(callbacks)
     stopping = recipe.training.early_stopping
     if stopping is not None and validation:
@@ -65,7 +62,9 @@ def build_trainer(
     )
     trainer.train_rows, trainer.validation_rows = train, validation
     trainer.splits_batches = recipe.training.micro_batch == "auto"
-    trainer.may_checkpoint = recipe.training.gradient_checkpointing == "auto"
+    # On MPS the recomputed activations would have another dropout (torch 2.13, utils/checkpoint.py:1638).
+    keeps_dropout = base.compute.device != "mps" or not has_dropout(trainable.model)
+    trainer.may_checkpoint = recipe.training.gradient_checkpointing == "auto" and keeps_dropout
     trainer.say = say
     trainer.uses_muon = recipe.training.optimizer == "muon"
     trainer.remove_callback(PrinterCallback)

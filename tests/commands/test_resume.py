@@ -91,6 +91,15 @@ def test_the_precision_that_a_run_began_with_stays_where_the_machine_would_choos
     assert weights_of(out) == weights_of(whole)
 
 
+def test_an_adapter_is_read_onto_no_device_but_the_runs(
+    tiny_recipe: Path, out: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT asks for the best device of the machine, which another process may fill."""
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: pytest.fail("a device was looked for"))
+    train(str(tiny_recipe), SMALL, out=out, say=silent)
+    assert weights_of(out) == weights_of(whole)
+
+
 def test_a_named_older_checkpoint_gives_the_same_end(tiny_recipe: Path, out: Path, whole: Path) -> None:
     said: list[str] = []
     older = out.with_name("a.run") / "checkpoints" / "checkpoint-2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,28 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(module, "device_name", lambda device: f"a {device}")
 
     return pretend
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["processor\t: 0", "model name\t: AMD EPYC", "flags\t\t: avx2"], "AMD EPYC"),
+        (["processor\t: 0", "CPU implementer\t: 0x41", "CPU part\t: 0xd40"], f"{platform.machine()} 0x41/0xd40"),
+        ([], platform.processor() or platform.machine()),
+    ],
+)
+def test_the_cpu_is_named_by_what_the_system_tells(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(module, "_cpuinfo", lambda: lines)
+    assert module.device_name("cpu").startswith(f"{expected} (")
+    assert module.device_name("cpu").endswith(f"cores, {torch.backends.cpu.get_cpu_capability()})")
+
+
+def test_apple_silicon_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "Apple M2\n"))
+    assert module.device_name("mps").startswith("Apple M2 (")
 
 
 def test_the_cpu_is_always_there_and_comes_last() -> None:

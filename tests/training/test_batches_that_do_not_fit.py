@@ -22,6 +22,7 @@ OOM_TEXTS = (
         "allocate 823441408 bytes. Error code 12 (Cannot allocate memory)"
     ),
     RuntimeError("could not create a primitive"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     MemoryError(),
 )
 
@@ -220,7 +221,7 @@ def test_passes_are_the_rows_in_their_order_each_as_wide_as_it_must_be() -> None
     assert [len(part["input_ids"]) for part in passes(batch, 8)] == [5]
 
 
-@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "oneDNN", "MemoryError"])
+@pytest.mark.parametrize("error", OOM_TEXTS, ids=["cuda", "mps", "cpu", "oneDNN", "cuBLAS", "MemoryError"])
 def test_what_libraries_say_when_memory_runs_out_is_understood(error: BaseException) -> None:
     assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shapes differ"))
