@@ -65,9 +65,12 @@ def read_json_array(text: str, path: str) -> Iterator[Row | BadRowError]:
         except RecursionError:
             yield BadRowError(*lines.at(start), "nested too deeply", ends=True)
             return
-        except ValueError as error:  # our own: a reader that is less strict knows where the record ends
-            yield BadRowError(*lines.at(start), str(error))
-            position = json.JSONDecoder().raw_decode(text, start)[1]
+        except ValueError as error:  # our own: a reader that is less strict may know where the record ends
+            end = _end_of_record(text, start)
+            yield BadRowError(*lines.at(start), str(error), ends=end is None)
+            if end is None:
+                return
+            position = end
         else:
             # Many data files are one long line: the row's number tells records of a line apart.
             yield Row(value, f"{path}:{lines.at(start)[0]} (row {number})")
@@ -102,6 +105,13 @@ def read_json_lines(text: str, path: str) -> Iterator[Row | BadRowError]:
                 yield BadRowError(number, 1, str(error) or "nested too deeply")
             else:
                 yield Row(value, f"{path}:{number}")
+
+
+def _end_of_record(text: str, start: int) -> int | None:
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 class _LineCounter:
