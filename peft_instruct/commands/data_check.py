@@ -93,7 +93,7 @@ class CheckResult:
         if self.refusal:
             lines.append(f"lengths were not checked: `train` refuses the rows. {self.refusal}")
         elif not self.lengths_checked:
-            lines.append("lengths were not checked: name a recipe, whose base and max_length say what is too long")
+            lines.append("lengths were not checked: that takes a recipe, whose rows can all be read and are not joined")
         for file in self.cleaned:
             lines.append(
                 f"{file.cleaned}: {file.num_rows:,} rows, {file.num_left_out:,} left out, {file.num_cleaned:,} texts "
@@ -148,21 +148,21 @@ def data_check(
     others = [*filter(None, (recipe.data.validation, recipe.data.test)), *against]
     held_out = _files([Source(source=name) for name in others], recipe)
     findings = check_files(train, held_out)
-    checks_lengths, refusal = not is_rows(target), ""
-    if checks_lengths:
+    too_long, refusal = None, ""
+    if not is_rows(target):
         from peft_instruct.commands.data_lengths import overlong
 
         try:
-            findings += overlong(recipe, findings)
+            too_long = overlong(recipe, findings)
         except DatasetError as error:
             refusal = str(error)
-    findings = [finding for finding in findings if finding.code not in ignore]
+    findings = [finding for finding in [*findings, *(too_long or ())] if finding.code not in ignore]
     cleaned = _cleaned(train, findings, out, ignore) if fix else ()
     return CheckResult(
         {file.source: len(file.rows) for file in (*train, *held_out)},
         tuple(findings),
         cleaned,
-        checks_lengths and not refusal,
+        too_long is not None,
         refusal,
         shows_all,
     )

@@ -19,7 +19,7 @@ UNREADABLE = ("missing-column", "not-text", "bad-conversation", "lone-surrogate"
 
 
 def rows_and_tokenizer(recipe: Recipe) -> tuple[InstructionData, Any]:
-    """What `train` would read, and the tokenizer it would use; no weights are read.
+    """What `train` would read, each row once, and the tokenizer it would use; no weights are read.
 
     The split does not look for near-duplicates: no row is another's business here, and that takes its time.
 
@@ -31,15 +31,17 @@ def rows_and_tokenizer(recipe: Recipe) -> tuple[InstructionData, Any]:
     place = "model.tokenizer" if other else "model.base"
     location = locate(other or recipe.model.base, "main" if other else recipe.model.revision, hub, place)
     template = template_in(location.folder, recipe.data.template, place)
-    section = recipe.data.model_copy(update={"split": "rows"})
+    once = [source.model_copy(update={"weight": None, "rows": None}) for source in recipe.data.sources()]
+    section = recipe.data.model_copy(update={"split": "rows", "limit": None, "train": once})
     data = read_instruction_data(section, recipe.training.seed, template)
     return data, load_tokenizer(location.folder, place, data.template.stop)
 
 
-def overlong(recipe: Recipe, found: Sequence[Finding]) -> list[Finding]:
-    """Rows of more than `max_length` tokens; none is looked for while there are rows that `train` refuses."""
+def overlong(recipe: Recipe, found: Sequence[Finding]) -> list[Finding] | None:
+    """Rows of more than `max_length` tokens; None where they are not looked for: there are rows that `train` refuses,
+    or none is too long because all are joined."""
     if recipe.data.packing or any(finding.code in UNREADABLE for finding in found):
-        return []
+        return None
     data, tokenizer = rows_and_tokenizer(recipe)
     tokens, _ = tokenize([*data.train, *data.validation, *data.test], tokenizer, max_length=sys.maxsize)
     limit = recipe.data.max_length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from peft_instruct.adapter.card import card
 from peft_instruct.adapter.manifest import AdapterManifest, stamp_files, write_manifest
@@ -18,6 +19,7 @@ from peft_instruct.training.contents import METRICS
 from peft_instruct.training.progress import read_metrics
 
 NUM_ANSWERS_SHOWN = 5
+NUM_TIMES_SHOWN = 6
 LEAST_STOP_PROBABILITY = 0.5
 """Where a completion ends, stopping should be more likely than all else together."""
 
@@ -67,7 +69,8 @@ def seal_run(
 
 
 def _report(folder: Path, recipe: Recipe, manifest: AdapterManifest, result: TrainResult, notes: Sequence[str]) -> str:
-    plot = loss_plot_svg(read_metrics(folder / METRICS))
+    metrics = read_metrics(folder / METRICS)
+    plot = loss_plot_svg(metrics)
     (folder / "loss.svg").write_text(plot, encoding="utf-8")
     environment = {**manifest.environment, **manifest.environment["versions"]}
     del environment["versions"]
@@ -81,10 +84,18 @@ def _report(folder: Path, recipe: Recipe, manifest: AdapterManifest, result: Tra
             scores=[(name, figure(base), figure(tuned)) for name, (base, tuned) in result.scores.items()],
             scored_on=result.scored_on,
             samples=[Sample(a.asked, a.base, a.tuned, a.expected) for a in result.answers],
+            on_the_way=_on_the_way(metrics),
             proofs=_proofs(result),
             environment=[(name, str(value)) for name, value in environment.items()],
         )
     )
+
+
+def _on_the_way(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """(step, prompt, completion) of some of the times that samples were taken, the last one among them."""
+    taken = [line for line in metrics if isinstance(line.get("samples"), dict)]
+    shown = evenly(taken[::-1], NUM_TIMES_SHOWN)[::-1]
+    return [(str(line["step"]), prompt, str(text)) for line in shown for prompt, text in line["samples"].items()]
 
 
 def _proofs(result: TrainResult) -> list[Proof]:

@@ -27,7 +27,7 @@ from peft_instruct.training.checkpoints import (
     set_aside,
     verified_with_best,
 )
-from peft_instruct.training.resumable import RunIdentity
+from peft_instruct.training.saving import RunIdentity
 
 Say = Callable[[str], None]
 AUTO, NONE = "auto", "none"

@@ -39,7 +39,8 @@ from peft_instruct.recipe.writing import recipe_hash, recipe_values, recipe_yaml
 from peft_instruct.training.checkpoints import CHECKPOINTS, Checkpoint, way_back
 from peft_instruct.training.contents import METRICS
 from peft_instruct.training.progress import MetricsWriter, ProgressLine, Samples, last_sampled
-from peft_instruct.training.resumable import Learned, RunIdentity, Saving
+from peft_instruct.training.resumable import Learned
+from peft_instruct.training.saving import RunIdentity, Saving
 from peft_instruct.training.sft import build_trainer
 from peft_instruct.training.space import check_space, is_refusal, refused
 

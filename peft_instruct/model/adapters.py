@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -134,3 +137,17 @@ def has_adapter(model: torch.nn.Module) -> bool:
 
 def _kinds(targets: tuple[str, ...]) -> str:
     return ", ".join(dict.fromkeys(".".join(name.split(".")[-2:]) for name in targets))
+
+
+@contextmanager
+def read_onto(device: torch.device, model: Any) -> Iterator[None]:
+    """A block in which an adapter's file is read onto a device.
+
+    PEFT takes a GPU where there is one, also for a model on the CPU (peft 0.21, peft_model.py:1471).
+    """
+    if has_adapter(model):
+        model.load_adapter = partial(model.load_adapter, torch_device=str(device))
+    try:
+        yield
+    finally:
+        vars(model).pop("load_adapter", None)

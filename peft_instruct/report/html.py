@@ -50,6 +50,8 @@ class ReportContent:
         loss_svg: from `loss_plot_svg`; empty where nothing was logged.
         scores: (measure, base, tuned).
         scored_on: which rows the scores are of.
+        samples: held-out rows answered.
+        on_the_way: (step, prompt, completion) of samples that were taken while training.
         environment: (name, value).
     """
 
@@ -61,6 +63,7 @@ class ReportContent:
     scores: Sequence[tuple[str, str, str]] = ()
     scored_on: str = ""
     samples: Sequence[Sample] = ()
+    on_the_way: Sequence[tuple[str, str, str]] = ()
     proofs: Sequence[Proof] = ()
     environment: Sequence[tuple[str, str]] = ()
 

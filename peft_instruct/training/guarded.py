@@ -55,6 +55,7 @@ class GuardedTrainer(ResumableTrainer):
             (`training.gradient_checkpointing: auto`).
         batch_tokens: as in the recipe; without it a batch is `per_device_train_batch_size` rows.
         rows_at_once: the most rows of one forward pass.
+        tokens_at_once: the most positions of one, where a batch is so many tokens: its rows are long or short.
     """
 
     train_rows: Sequence[Tokens] = ()
@@ -64,7 +65,7 @@ class GuardedTrainer(ResumableTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rows_at_once = self._most_rows()
+        self.rows_at_once, self.tokens_at_once = self._most_rows(), self.batch_tokens
         self._open = OpenStep()
         self._num_skipped = 0
 
@@ -97,7 +98,7 @@ class GuardedTrainer(ResumableTrainer):
             todo = self._open.batches
 
     def _in_passes(self, model: Any, batch: Batch, num_items_in_batch: Any) -> torch.Tensor:
-        losses, parts = [], list(passes(batch, self.rows_at_once))
+        losses, parts = [], list(passes(batch, self._rows_of_pass(batch)))
         # TRL adds this part of a loss of experts once per call, whatever it holds (trl 1.16, sft_trainer.py:1620).
         of_experts: float = self.router_aux_loss_coef  # type: ignore[has-type]
         self.router_aux_loss_coef = of_experts / len(parts)
@@ -111,8 +112,9 @@ class GuardedTrainer(ResumableTrainer):
         return torch.stack(losses).sum()
 
     def _ask_for_less(self, said: str) -> None:
-        """Half the rows per pass; after one row recomputed activations, from whole batches on again."""
-        rows = min(max(len(batch["input_ids"]) for batch in self._open.batches), self.rows_at_once)
+        """Half the rows (or tokens) per pass; after one row recomputed activations, from whole batches on again."""
+        shapes = [(self._rows_of_pass(batch), batch["input_ids"].shape[1]) for batch in self._open.batches]
+        rows = max(rows for rows, _ in shapes)
         longest = max(batch["input_ids"].shape[1] for batch in self._open.batches)
         is_checkpointing = self.is_recomputing()
         needs = pass_memory(self.model, self._open.batches, rows, is_checkpointing, self._dtype())
@@ -120,11 +122,15 @@ class GuardedTrainer(ResumableTrainer):
         # Several processes must do the same, and the others do not know of it.
         is_alone = self.args.world_size == 1
         if is_alone and self.splits_batches and rows > 1:
-            self.rows_at_once = math.ceil(rows / 2)
-            mended = f"passes of {self.rows_at_once} rows"
+            if self.tokens_at_once is None:
+                self.rows_at_once = math.ceil(rows / 2)
+                mended = f"passes of {self.rows_at_once} rows"
+            else:
+                self.tokens_at_once = max(rows * width for rows, width in shapes if rows > 1) // 2
+                mended = f"passes of {self.tokens_at_once} tokens"
         elif is_alone and self.may_checkpoint and not is_checkpointing:
             self._checkpoint_activations()
-            self.rows_at_once = self._most_rows()
+            self.rows_at_once, self.tokens_at_once = self._most_rows(), self.batch_tokens
             mended = "activations are recomputed in backward (gradient checkpointing)"
         else:
             size = "training.batch_tokens" if self.batch_tokens else "training.batch_size"
@@ -139,6 +145,12 @@ class GuardedTrainer(ResumableTrainer):
             "rows stay as they are"
         )
         self._begin_step_anew()
+
+    def _rows_of_pass(self, batch: Batch) -> int:
+        """How many rows of a batch a pass has at most."""
+        num_rows, width = batch["input_ids"].shape
+        by_tokens = num_rows if self.tokens_at_once is None else max(1, self.tokens_at_once // width)
+        return min(num_rows, self.rows_at_once, by_tokens)
 
     def _most_rows(self) -> int:
         return len(self.train_dataset) if self.batch_tokens else self.args.per_device_train_batch_size
@@ -196,11 +208,14 @@ class GuardedTrainer(ResumableTrainer):
         """A run that goes on splits its batches as it did before, so that it rounds as it did before."""
         # Of a run that was not split it is no bound: it may go on with larger batches.
         rows = self.rows_at_once if self.rows_at_once < self._most_rows() else None
-        return {"rows_at_once": rows, "is_checkpointing": self.is_recomputing()}
+        tokens = self.tokens_at_once if self.tokens_at_once != self.batch_tokens else None
+        return {"rows_at_once": rows, "tokens_at_once": tokens, "is_checkpointing": self.is_recomputing()}
 
     def restore_own_state(self, state: dict[str, Any]) -> None:
         if state["rows_at_once"] is not None:
             self.rows_at_once = min(self.rows_at_once, max(1, int(state["rows_at_once"])))
+        if self.tokens_at_once is not None and state.get("tokens_at_once") is not None:
+            self.tokens_at_once = min(self.tokens_at_once, max(1, int(state["tokens_at_once"])))
         if self.may_checkpoint and state.get("is_checkpointing"):
             self._checkpoint_activations()
 

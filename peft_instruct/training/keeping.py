@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_instruct.training.resumable import ResumableTrainer, Saving
+from peft_instruct.training.resumable import ResumableTrainer
+from peft_instruct.training.saving import Saving
 
 MINUTES = "min"
 

@@ -17,7 +17,8 @@ def random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), position, has_gauss, cached),
         "cpu": torch.random.get_rng_state(),
-        "cuda": torch.cuda.random.get_rng_state() if torch.cuda.is_initialized() else None,  # which asking would do
+        # Asked of a run on the CPU, it would take hold of a GPU.
+        "cuda": torch.cuda.random.get_rng_state() if torch.cuda.is_initialized() else None,
         # transformers leaves this one out, so that dropout on MPS would not continue as it was.
         "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 from trl import SFTTrainer
 
-from peft_instruct.model.adapters import has_adapter
+from peft_instruct.model.adapters import has_adapter, read_onto
 from peft_instruct.training.checkpoints import (
     Checkpoint,
     CheckpointManifest,
@@ -34,42 +32,11 @@ from peft_instruct.training.checkpoints import (
 from peft_instruct.training.contents import METRICS, STATE, TRAINER_STATE, loading
 from peft_instruct.training.moments import check_moments, check_none_missing
 from peft_instruct.training.random_state import random_state, set_random_state
+from peft_instruct.training.saving import RunIdentity, Saving
 from peft_instruct.training.space import is_refusal, refused
 from peft_instruct.training.state_file import read_state, write_state
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """What every checkpoint of a run says about the run; see CheckpointManifest."""
-
-    recipe: dict[str, Any] = field(default_factory=dict)
-    base_fingerprint: str = ""
-    data_fingerprint: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Saving:
-    """How a run saves and goes on.
-
-    Attributes:
-        every: as `training.save_every`.
-        resumed: the verified checkpoint that it goes on from.
-        stop_requested: asked at each step; once true, the run saves and leaves.
-        on_stopped: called after that save, with its step; does not return.
-        on_saved: called after each save.
-        resume_hint: gives what a person types to go on.
-    """
-
-    identity: RunIdentity = field(default_factory=RunIdentity)
-    every: int | str = "never"
-    resumed: Checkpoint | None = None
-    stop_requested: Callable[[], bool] = lambda: False
-    on_stopped: Callable[[int], None] = lambda step: None
-    on_saved: Callable[[], None] = lambda: None
-    resume_hint: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True)
@@ -233,7 +200,7 @@ class ResumableTrainer(SFTTrainer):
     def _load_best_model(self) -> None:
         """Raises AdapterError where transformers would go on with the last weights (the best ones are gone)."""
         best = verify(Path(self.state.best_model_checkpoint)).folder
-        with loading(best), self._onto_own_device():
+        with loading(best), read_onto(self.args.device, self.model):
             super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -245,20 +212,8 @@ class ResumableTrainer(SFTTrainer):
             raise KeyError(f"it and the model differ in {', '.join(sorted(lost)[:3])}")
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
-        with loading(Path(checkpoint)), self._onto_own_device():
+        with loading(Path(checkpoint)), read_onto(self.args.device, self.model):
             super()._load_from_checkpoint(checkpoint, model)
-
-    @contextmanager
-    def _onto_own_device(self) -> Iterator[None]:
-        """PEFT reads an adapter onto a GPU where there is one, also in a run on the CPU (peft 0.21,
-        peft_model.py:1471)."""
-        model: Any = self.model
-        if has_adapter(model):
-            model.load_adapter = partial(model.load_adapter, torch_device=str(self.args.device))
-        try:
-            yield
-        finally:
-            vars(model).pop("load_adapter", None)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The moments from the checkpoint; rates and decays from the recipe, so that a change of it takes effect.

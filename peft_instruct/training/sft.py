@@ -17,7 +17,7 @@ from peft_instruct.training.arguments import sft_arguments
 from peft_instruct.training.checkpoints import CHECKPOINTS
 from peft_instruct.training.collator import PADDED_TO, CompletionOnlyCollator, as_dataset
 from peft_instruct.training.keeping import Checkpoints
-from peft_instruct.training.resumable import Saving
+from peft_instruct.training.saving import Saving
 from peft_instruct.training.trainer import CompletionTrainer
 
 

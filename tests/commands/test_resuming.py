@@ -16,7 +16,7 @@ from peft_instruct.model.device import Compute
 from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.writing import recipe_values
 from peft_instruct.training.checkpoints import SET_ASIDE, CheckpointManifest, checkpoint_folder, commit, verify
-from peft_instruct.training.resumable import RunIdentity
+from peft_instruct.training.saving import RunIdentity
 
 
 def committed(

@@ -26,8 +26,14 @@ def test_samples_are_taken_of_weights_that_are_multiplied_in_another_type(
 ) -> None:
     """fp32 weights under autocast, which accelerate puts around the outermost model alone."""
     said: list[str] = []
-    train(str(tiny_recipe), (*SAMPLED, learns, "training.precision=bf16"), out=tmp_path / "adapter", say=said.append)
+    asked = (*SAMPLED, learns, "training.precision=bf16")
+    folder = train(str(tiny_recipe), asked, out=tmp_path / "adapter", say=said.append).folder
     assert sum("stopped by themselves" in line for line in said) == 2
+    # Three prompts at either step, under a heading of the table of each.
+    report = (
+        (folder / "report.html").read_text(encoding="utf-8").partition("While training")[2].partition("</table>")[0]
+    )
+    assert report.count("<tr>") == 1 + 6
 
 
 @pytest.fixture
@@ -139,6 +145,7 @@ def test_what_the_scores_are_of_is_told(tiny_recipe: Path, tmp_path: Path) -> No
     asked = [*QUICK, "evaluation.rows=2", "data.test_fraction=0.2", "data.max_length=48"]
     result = train(str(tiny_recipe), asked, out=tmp_path / "out", say=said.append)
     assert result.scored_on == "13 test rows, 2 of them answered"
+    assert "While training" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert any(line.startswith("13 test rows: ") and "cut at data.max_length 48" in line for line in said)
     assert "2 of them answered" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 

@@ -193,7 +193,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.function_scoped_fixture],

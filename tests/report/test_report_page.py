@@ -22,6 +22,7 @@ FULL = ReportContent(
     scores=[("exact match", "0.02", HOSTILE)],
     scored_on=HOSTILE,
     samples=[Sample(prompt=HOSTILE, base=HOSTILE, tuned=HOSTILE, expected=HOSTILE)],
+    on_the_way=[(HOSTILE, HOSTILE, HOSTILE)],
     proofs=[Proof(HOSTILE, True, HOSTILE), Proof("merge", False, "off by 1")],
     environment=[("torch", HOSTILE)],
 )
@@ -49,8 +50,8 @@ class Page(HTMLParser):
 def test_markup_and_terminal_escapes_in_any_part_come_out_as_text() -> None:
     html = render_report(FULL)
     page = Page(html)
-    # Title twice, and once each in twelve other places.
-    assert page.text.count(SHOWN) == 14
+    # Title twice, and once each in fifteen other places.
+    assert page.text.count(SHOWN) == 17
     assert "script" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "\x1b" not in html and "\u202e" not in html

@@ -162,6 +162,16 @@ def test_a_batch_by_tokens_that_does_not_fit_is_split_by_rows(make_trainer: Any,
     assert shortage.num_raised == len(said) > 0
     assert furthest(trained(short.model), trained(plain.model)) <= 1e-6
     assert "the batch of 2 x 512 tokens and the order of rows stay as they are" in said[0]
+    # Of rows half as long as many again fit.
+    assert f"From now on passes of {short.tokens_at_once} tokens" in said[-1] and short.rows_at_once == len(
+        short.train_rows
+    )
+    wide = {"input_ids": torch.zeros(8, short.tokens_at_once // 2)}
+    narrow = {"input_ids": torch.zeros(8, short.tokens_at_once // 4)}
+    assert (short._rows_of_pass(wide), short._rows_of_pass(narrow)) == (2, 4)
+    again = make_trainer(*shared, folder=tmp_path / "again")
+    again.restore_own_state(short.own_state())
+    assert again.tokens_at_once == short.tokens_at_once < 512
 
 
 @pytest.mark.parametrize(
