@@ -79,7 +79,9 @@ def data_check(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Find what is wrong with the rows of TARGET, a recipe or a file, each at its line; exit 3 if any is an error.
+    """Find what is wrong with the rows of TARGET, a recipe or a file, each at its line.
+
+    Exit 3 if any is an error; 0 with --fix, once the copy without them is written.
 
     Example: peft-instruct data check faq.json --fix
     """

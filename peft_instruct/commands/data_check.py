@@ -47,7 +47,7 @@ class CheckResult:
     """Every finding, by place.
 
     Attributes:
-        counts: rows of each file.
+        counts: rows of each file, those that cannot be read included.
         refusal: why `train` refuses the rows of the recipe beside what was found; empty where it does not.
         shows_all: whether the text names every place.
     """
@@ -104,7 +104,8 @@ class CheckResult:
     def _kind_lines(self, code: str, findings: list[Finding]) -> list[str]:
         kind = CATALOGUE[code]
         shown = findings if self.shows_all else findings[:PLACES_SHOWN]
-        lines = [f"{kind.severity}  {code}: {len(findings):,}. {kind.meaning}. {kind.fix}."]
+        left_out = " Left out by --fix." if kind.remedy == "drop" and "--fix" not in kind.fix else ""
+        lines = [f"{kind.severity}  {code}: {len(findings):,}. {kind.meaning}. {kind.fix}.{left_out}"]
         for finding in shown:
             part = f" {finding.part}" if finding.part else ""
             lines.append(f"  {finding.origin}{part}: {one_line(finding.detail, SHOWN_WIDTH)}")
@@ -159,7 +160,7 @@ def data_check(
     findings = [finding for finding in [*findings, *(too_long or ())] if finding.code not in ignore]
     cleaned = _cleaned(train, findings, out, ignore) if fix else ()
     return CheckResult(
-        {file.source: len(file.rows) for file in (*train, *held_out)},
+        {file.source: len(file.rows) + len(file.broken) for file in (*train, *held_out)},
         tuple(findings),
         cleaned,
         too_long is not None,

@@ -16,7 +16,9 @@ from peft_instruct.data.templates import AS_IS
 from peft_instruct.data.writing import json_line
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
+from peft_instruct.evaluation.held_out import columns_of, recipe_of
 from peft_instruct.inference.files import finished_file, one_prompt, partial_file, read_prompts
+from peft_instruct.recipe.data_section import Columns
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.shipped import find_adapter
@@ -67,7 +69,9 @@ def generate(
     adapter = open_adapter(path)
     options = _options(adapter.manifest.generation, settings, say)
     template = adapter.manifest.prompt_template()
-    rows = read_prompts(str(file), template) if file else [one_prompt(instruction or "", input, template)]
+    rows = (
+        read_prompts(str(file), template, _columns(path)) if file else [one_prompt(instruction or "", input, template)]
+    )
     as_they_are = sum("prompt" in row.values for row in rows)
     if as_they_are and template.name != AS_IS.name:
         say(
@@ -97,6 +101,15 @@ def generate(
         out=str(out) if out else None,
         streamed=on_text is not None,
     )
+
+
+def _columns(adapter: Path) -> Columns | None:
+    """What the rows of the training called theirs, where its recipe is there and read."""
+    try:
+        recipe = recipe_of(adapter, data="a file of prompts")
+    except RecipeError:
+        return None
+    return columns_of(recipe) if recipe else None
 
 
 def _kept_as_it_goes(

@@ -29,7 +29,7 @@ class MergeResult:
         lines = [
             f"{report.folder}: {report.num_bytes / 1e6:.1f} MB in {report.dtype}",
             f"proof, read back by a fresh process: max |Δlogit| {difference.largest_logit_difference:.1e} "
-            f"(tolerance {report.tolerance:g} of {difference.largest_logit:.1f}), argmax agreement "
+            f"(up to {report.tolerance * max(1.0, difference.largest_logit):.1e} is rounding), argmax agreement "
             f"{difference.argmax_agreement:.1%}, greedy text {'equal' if report.equal_greedy_text else other_text}",
         ]
         if report.from_quantized is not None:

@@ -150,7 +150,7 @@ def _lengths_line(split: str, report: LengthReport, num_rows: int) -> str:
     share = report.num_completion_tokens / max(report.num_tokens, 1)
     line = (
         f"{split}: {num_rows} rows, {report.num_tokens:,} tokens, {share:.0%} of them completions, "
-        f"longest {report.longest}"
+        f"longest {report.longest}{' before the cut' if report.truncated or report.stopless else ''}"
     )
     for what, origins in (
         ("prompts cut", report.truncated),

@@ -12,7 +12,7 @@ from peft_instruct.data.sources import STARTER, files_of, is_hub_id
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.errors import AdapterError, DatasetError
 from peft_instruct.recipe import Recipe, load_recipe
-from peft_instruct.recipe.data_section import DataSection
+from peft_instruct.recipe.data_section import Columns, DataSection
 
 if TYPE_CHECKING:  # it imports torch
     from peft_instruct.adapter.manifest import AdapterManifest
@@ -40,7 +40,14 @@ def held_out_rows(
         DatasetError: no held-out rows, or the split cannot be made again.
     """
     if data is not None:
-        found, _, notes = read_source(data, _section_of(data, recipe), manifest.prompt_template())
+        section, template = _section_of(data, recipe), manifest.prompt_template()
+        try:
+            found, _, notes = read_source(data, section, template)
+        except DatasetError:
+            if section.columns == Columns():
+                raise
+            # The names are of the training's files; others may have the usual ones.
+            found, _, notes = read_source(data, section.model_copy(update={"columns": Columns()}), template)
         return data, found, notes
     assert recipe is not None  # recipe_of
     learned_from = recipe.data.train_name()
@@ -73,7 +80,11 @@ def _section_of(data: str, recipe: Recipe | None) -> DataSection:
         return DataSection(train=data)
     form = "text" if recipe.data.format == "text" else "auto"
     revision = recipe.data.revision if data in recipe.data.all_names() else "main"
-    columns = [source.columns or recipe.data.columns for source in recipe.data.sources()]
-    alike = columns[0] if all(each == columns[0] for each in columns) else recipe.data.columns
-    given = {"train": data, "format": form, "revision": revision, "columns": alike}
+    given = {"train": data, "format": form, "revision": revision, "columns": columns_of(recipe)}
     return recipe.data.model_copy(update=given)
+
+
+def columns_of(recipe: Recipe) -> Columns:
+    """The column names of a recipe, or those that all of its sources have."""
+    columns = [source.columns or recipe.data.columns for source in recipe.data.sources()]
+    return columns[0] if all(each == columns[0] for each in columns) else recipe.data.columns

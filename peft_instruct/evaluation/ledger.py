@@ -113,7 +113,8 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
     path = folder / LEDGER
     if not path.is_file():
         raise AdapterError(
-            f"{folder}: no {LEDGER}: its run kept none. Train with --ledger (or training.ledger: true in the recipe)."
+            f"{folder}: no {LEDGER}: its run kept none, or it is a merged folder. Train with --ledger (or "
+            "training.ledger: true in the recipe)."
         )
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # an origin may hold U+2028, which splitlines takes too

@@ -17,6 +17,7 @@ from peft_instruct.data.sources import is_hub_id, read_rows
 from peft_instruct.data.templates import Template
 from peft_instruct.data.types import Example, Row
 from peft_instruct.errors import DatasetError, RecipeError
+from peft_instruct.recipe.data_section import Columns
 
 if TYPE_CHECKING:
     from peft_instruct.inference.complete import Generation
@@ -40,23 +41,35 @@ class PromptRow:
     origin: str
 
 
-def read_prompts(source: str, template: Template) -> list[PromptRow]:
+def read_prompts(source: str, template: Template, columns: Columns | None = None) -> list[PromptRow]:
     """The prompts of a file, row by row: `instruction` (and `input` or `context`) or a conversation, rendered by the
     template, or `prompt`, taken as it is. Of a conversation it is everything before the answer that it ends in.
+
+    Args:
+        columns: what the training called the columns that ask; the usual names are known.
 
     Raises:
         DatasetError: no such file, or broken rows, every one named by file and line.
     """
     if is_hub_id(source):
         raise DatasetError(f"{source}: no such file. expected a .jsonl, .json, .csv or .parquet file of prompts.")
+    columns = columns or Columns()
     problems: list[str] = []
     rows = []
     found = read_rows(source).rows
+    there = {name for row in found for name in row.values}
     # One column for the whole file, as training has it.
-    about = next((name for name in PARTS["alpaca"]["input"] if any(name in row.values for row in found)), "input")
+    about = next((name for name in (columns.input, *PARTS["alpaca"]["input"]) if name in there), "input")
+    usual = () if there.intersection(ASKING) else PARTS["question_answer"]["instruction"]
+    asks = next((name for name in (columns.instruction, *usual) if name in there), ASKING[0])
+    if not there.intersection((asks, *ASKING)):
+        raise DatasetError(
+            f"{source}: no column asks; found {', '.join(map(repr, sorted(there)))}. expected one of "
+            f"{', '.join(ASKING[:-1])} and {ASKING[-1]}."
+        )
     for row in found:
         try:
-            rows.append(PromptRow(row.values, _prompt(row, template, about), row.origin))
+            rows.append(PromptRow(row.values, _prompt(row, template, str(about), str(asks)), row.origin))
         except _BadPromptError as error:
             problems += [f"{row.origin}: {problem}" for problem in error.args]
     if problems:
@@ -81,22 +94,23 @@ class _BadPromptError(ValueError):
     """What is wrong with a row, each problem an argument."""
 
 
-def _prompt(row: Row, template: Template, about: str) -> str:
-    """`about`: the column with what an instruction is about."""
-    named = [name for name in ASKING if name in row.values]
+def _prompt(row: Row, template: Template, about: str, asks: str = ASKING[0]) -> str:
+    """`asks`, `about`: the columns with an instruction and with what it is about."""
+    asking = (asks, *ASKING[1:]) if asks not in ASKING else ASKING
+    named = [name for name in asking if name in row.values]
     if len(named) != 1:
         found = " and ".join(map(repr, named)) or f"columns {', '.join(map(repr, row.values)) or 'none'}"
-        raise _BadPromptError(f"{found}. expected one of {', '.join(ASKING[:-1])} and {ASKING[-1]}.")
+        raise _BadPromptError(f"{found}. expected one of {', '.join(asking[:-1])} and {asking[-1]}.")
     (name,) = named
     if name in CONVERSATIONS:
         return _rendered(_conversation(row, name), template)
     value, given_input = row.values[name], row.values.get(about)
     problems = _text_problems(name, value)
-    if name == "instruction" and given_input not in (None, ""):
+    if name == asks and given_input not in (None, ""):
         problems += _text_problems(about, given_input, "text, or none")
     if problems:
         raise _BadPromptError(*problems)
-    if name == "prompt":
+    if name == "prompt" != asks:
         return str(value)
     return _rendered(Example(value, given_input or "", "", row.origin), template)
 

@@ -18,7 +18,7 @@ from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.inference.complete import Generation
 from peft_instruct.inference.files import completed_row, finished_file, one_prompt, read_prompts
 from peft_instruct.inference.progress import SECONDS_BETWEEN_LINES, told
-from peft_instruct.recipe.data_section import DataSection
+from peft_instruct.recipe.data_section import Columns, DataSection
 from peft_instruct.report.safe_text import safe_text
 
 TUNED = Generation("prompt", "Red.", 3, True)
@@ -174,6 +174,21 @@ def test_a_cut_prompt_and_the_bases_completion_stand_in_the_row() -> None:
     row = completed_row({}, Generation("p", "Red.", 3, True, num_cut=12), Generation("p", "red red", 9, False))
     assert row["num_prompt_tokens_cut"] == 12
     assert (row["base_completion"], row["base_stopped"], row["base_num_tokens"]) == ("red red", False, 9)
+
+
+@pytest.mark.parametrize("name", ["question", "Frage"])
+def test_a_file_may_ask_as_the_rows_of_the_training_did(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text(f"{name},Antwort\nWho?,We.\n")
+    (row,) = read_prompts(str(path), ALPACA, Columns(instruction="Frage", output="Antwort"))
+    assert row.prompt == ALPACA.prompt("Who?") and row.values == {name: "Who?", "Antwort": "We."}
+
+
+def test_a_file_without_a_column_that_asks_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "faq.csv").write_text("Frage,Antwort\nWho?,We.\nWhere?,Here.\n")
+    with pytest.raises(DatasetError, match=r"faq\.csv: no column asks; found 'Antwort', 'Frage'\. expected") as caught:
+        read_prompts(str(tmp_path / "faq.csv"), ALPACA)
+    assert "\n" not in str(caught.value)
 
 
 def test_lines_stay_lines_whatever_is_in_them() -> None:

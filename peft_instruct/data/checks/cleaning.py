@@ -97,7 +97,15 @@ def _clean_row(row: Row, file: CheckedFile, ignore: Sequence[str]) -> tuple[Row,
             _put(values, part.path, clean_text(part.text, wanted.get(part.place, ())))
     after = {part.place: part.text for part in parts_of(Row(values, row.origin), file.form).parts}
     changes = [
-        Change(row.origin, "cleaned", tuple(dict.fromkeys(codes[part.place])), part.place, part.text, after[part.place])
+        # What is masked in the copy is masked in the log of it.
+        Change(
+            row.origin,
+            "cleaned",
+            tuple(dict.fromkeys(codes[part.place])),
+            part.place,
+            mask(part.text)[0] if not MASKED.isdisjoint(codes[part.place]) else part.text,
+            after[part.place],
+        )
         for part in before.parts
         if part.place in codes and after[part.place] != part.text
     ]
@@ -151,6 +159,7 @@ def _as_byte(character: str) -> bytes:
         return character.encode("latin-1", errors="replace")
 
 
+MASKED = frozenset({"secret", "personal-data"})
 CLEANERS: dict[str, Callable[[str], str]] = {
     "mojibake": _mend_mojibake,
     "html-entity": html.unescape,
