@@ -43,11 +43,15 @@ def held_out_rows(
         section, template = _section_of(data, recipe), manifest.prompt_template()
         try:
             found, _, notes = read_source(data, section, template)
-        except DatasetError:
-            if section.columns == Columns():
-                raise
+        except DatasetError as error:
             # The names are of the training's files; others may have the usual ones.
-            found, _, notes = read_source(data, section.model_copy(update={"columns": Columns()}), template)
+            usual = section.model_copy(update={"columns": Columns()})
+            if usual == section:
+                raise
+            try:
+                found, _, notes = read_source(data, usual, template)
+            except DatasetError:
+                raise error from None  # what is wrong with rows of the names that were asked for
         return data, found, notes
     assert recipe is not None  # recipe_of
     learned_from = recipe.data.train_name()

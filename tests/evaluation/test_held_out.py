@@ -92,6 +92,9 @@ def test_another_file_is_read_by_the_columns_that_all_sources_have(tiny_recipe: 
     data.write_text(json.dumps({"instruction": "Where?", "output": "Here."}))
     _, rows, _ = held_out_rows(recipe, manifest(), str(data))
     assert [(row.asked, row.completion) for row in rows] == [("Where?", "Here.")]
+    data.write_text(json.dumps({"frage": None, "antwort": "We."}))
+    with pytest.raises(DatasetError, match="'frage' is null"):
+        held_out_rows(recipe, manifest(), str(data))
 
 
 def test_rows_that_are_prompts_already_need_no_template(tiny_recipe: Path, tmp_path: Path) -> None:
