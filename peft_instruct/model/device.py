@@ -137,7 +137,7 @@ def device_name(device: str) -> str:
     traits = f"{psutil.cpu_count(logical=False) or psutil.cpu_count()} cores"
     if device == "cpu":
         # Rented machines of several generations call themselves by one name ("AMD EPYC").
-        traits += f", {torch.backends.cpu.get_cpu_capability()}"
+        traits += f", {torch.backends.cpu.get_cpu_capability()}{', AMX' if has_amx() else ''}"
     return f"{name} ({traits})"
 
 
@@ -177,6 +177,12 @@ def _cpu_model() -> str:
     if "CPU part" in told:
         return f"{platform.machine()} {told.get('CPU implementer', '')}/{told['CPU part']}"
     return told.get("model name", "")
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 by tiles, many times as fast as fp32."""
+    return "amx_bf16" in (_cpu_flags() or ())
 
 
 def _cpu_flags() -> set[str] | None:

@@ -20,11 +20,14 @@ from itertools import accumulate, pairwise, takewhile
 import torch
 from torch import nn
 
+from peft_instruct.model.device import has_amx
+
 MULTIPLE = 32
 """oneDNN compiles, and keeps, a kernel for every shape of a product."""
-MOST_SCORES = 1 << 16
+# Where products take little time, calls weigh more than what the cache holds and what is computed though masked.
+MOST_SCORES = 1 << (17 if has_amx() else 16)
 """Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
-QUERIES = 128
+QUERIES = 256 if has_amx() else 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
 LEAST_SPARED = 16
 """Tokens that a beginning must spare: rows of several kinds stand side by side less often."""
