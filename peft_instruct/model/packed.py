@@ -31,15 +31,20 @@ class Matrix:
         self._weight_IO, self._bias_O = weight_IO, bias_O
         self._packed = (_reordered(weight_IO.t()), _reordered(weight_IO)) if packs else None
 
-    def product(self, x_NI: torch.Tensor) -> torch.Tensor:
-        """x W + b, (N, O)."""
+    def product(self, x_NI: torch.Tensor, *update: torch.Tensor) -> torch.Tensor:
+        """x W + bias, (N, O); with `update`, an l (N, R) and a b (R, O), also + l b."""
         if self._packed:
-            return _pointwise(x_NI, self._packed[0], self._bias_O)
-        return x_NI @ self._weight_IO if self._bias_O is None else torch.addmm(self._bias_O, x_NI, self._weight_IO)
+            out_NO = _pointwise(x_NI, self._packed[0], self._bias_O)
+        elif self._bias_O is None:
+            out_NO = x_NI @ self._weight_IO
+        else:
+            out_NO = torch.addmm(self._bias_O, x_NI, self._weight_IO)
+        return out_NO.addmm_(*update) if update else out_NO
 
-    def transposed_product(self, d_NO: torch.Tensor) -> torch.Tensor:
-        """d Wᵀ, (N, I): the gradient of the inputs."""
-        return _pointwise(d_NO, self._packed[1], None) if self._packed else d_NO @ self._weight_IO.t()
+    def transposed_product(self, d_NO: torch.Tensor, *update: torch.Tensor) -> torch.Tensor:
+        """d Wᵀ, (N, I): the gradient of the inputs; with `update` as above."""
+        d_NI = _pointwise(d_NO, self._packed[1], None) if self._packed else d_NO @ self._weight_IO.t()
+        return d_NI.addmm_(*update) if update else d_NI
 
 
 def may_pack_frozen(model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peft_instruct.model.device import arithmetic
 from peft_instruct.model.packed import Matrix, multiplies_packed
+from peft_instruct.model.tiled import TiledMatrix, multiplies_by_tiles
 
 # N positions, I inputs, O outputs, R rank
 
@@ -41,7 +42,7 @@ class _Fused:
 
     def __init__(self, layer: Any, packs: bool) -> None:
         self.layer, self.packs = layer, packs
-        self.matrix: Matrix | None = None
+        self.matrix: Matrix | TiledMatrix | None = None
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         lora, base = self.layer, self.layer.base_layer
@@ -63,7 +64,10 @@ class _Fused:
         if self.matrix is None:
             weight_IO = base.weight if type(base) is Conv1D else base.weight.t()
             bias_O = None if base.bias is None else base.bias.to(dtype)
-            self.matrix = Matrix(weight_IO, bias_O, packs=self.packs and multiplies_packed(weight_IO))
+            if self.packs and multiplies_by_tiles(weight_IO):
+                self.matrix = TiledMatrix(weight_IO, bias_O)
+            else:
+                self.matrix = Matrix(weight_IO, bias_O, packs=self.packs and multiplies_packed(weight_IO))
         a_RI, b_OR = lora.lora_A[name].weight, lora.lora_B[name].weight
         out_NO = _LoraProduct.apply(x.reshape(-1, x.shape[-1]), self.matrix, a_RI, b_OR, lora.scaling[name])
         return out_NO.view(*x.shape[:-1], -1)
@@ -74,13 +78,12 @@ class _LoraProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_NI: torch.Tensor, matrix: Matrix, a_RI: torch.Tensor, b_OR: torch.Tensor, scale: float
+        ctx: Any, x_NI: torch.Tensor, matrix: Matrix | TiledMatrix, a_RI: torch.Tensor, b_OR: torch.Tensor, scale: float
     ) -> torch.Tensor:
         ctx.dtypes, ctx.scale, ctx.matrix = (x_NI.dtype, a_RI.dtype), scale, matrix
         x_NI, a_RI, b_OR = x_NI.to(matrix.dtype), a_RI.to(matrix.dtype), (b_OR * scale).to(matrix.dtype)
-        out_NO = matrix.product(x_NI)
         low_NR = x_NI @ a_RI.t()
-        out_NO.addmm_(low_NR, b_OR.t())
+        out_NO = matrix.product(x_NI, low_NR, b_OR.t())
         ctx.save_for_backward(x_NI, low_NR, a_RI, b_OR)
         return out_NO
 
@@ -92,7 +95,7 @@ class _LoraProduct(torch.autograd.Function):
         d_low_NR = d_out_NO @ b_OR
         d_x_NI = None
         if ctx.needs_input_grad[0]:
-            d_x_NI = ctx.matrix.transposed_product(d_out_NO).addmm_(d_low_NR, a_RI).to(x_dtype)
+            d_x_NI = ctx.matrix.transposed_product(d_out_NO, d_low_NR, a_RI).to(x_dtype)
         d_a_RI = (d_low_NR.t() @ x_NI).to(adapter_dtype)
         # Turned round the product takes up to twice as long: the larger factor would be read by columns.
         d_b_OR = (low_NR.t() @ d_out_NO).t().to(adapter_dtype).mul_(ctx.scale)
