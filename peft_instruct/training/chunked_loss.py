@@ -103,7 +103,7 @@ def _to_gradient_in_place(logits_BV: torch.Tensor, targets_B: torch.Tensor) -> t
         p_CV = torch.softmax(logits_CV, -1)
         # The highest has probability 1 / Z: its logarithm is exact where the target's own may be one of 0.
         below_C1 = highest_C1 - logits_CV.gather(1, targets_C1)
-        losses.append((below_C1 - p_CV.amax(1, keepdim=True).log()).squeeze(1))
+        losses.append((below_C1 - p_CV.gather(1, leader_C1).log()).squeeze(1))
         is_top1.append((leader_C1 == targets_C1).squeeze(1).float())
         place_CV.copy_(p_CV.scatter_add_(1, targets_C1, torch.full_like(below_C1, -1.0)))
     return torch.cat(losses), torch.cat(is_top1)

@@ -60,17 +60,18 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head or labels is None or _trl_kernel_runs(self, labels.device):
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
+        recomputes = self.training and self.is_gradient_checkpointing
         joins = may_join and not args and can_join(self, kwargs)
         may_share = speed.shared_preamble and len(labels) > 1 and not args and not (self.training and is_random)
         beginnings: list[tuple[int, ...]] = [()] * len(labels)
-        if may_share and can_share(self, kwargs, joins):
+        if may_share and can_share(self, kwargs, joins, recomputes):
             beginnings = beginnings_of(kwargs["input_ids"], kwargs["attention_mask"], labels)
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
         targets_N = targets_BT[learned_BT]
         # Activations that backward recomputes would be computed everywhere; and a step that turns out not to fit has to
         # be the same with them, so that dropout must draw the same numbers.
-        is_whole = self.training and (self.is_gradient_checkpointing or is_random)
+        is_whole = recomputes or (self.training and is_random)
         read_late = [] if is_whole else after_last_attention(self, config)
         if joins:
             kinds = kinds_of(beginnings)
@@ -143,13 +144,12 @@ def can_join(model: Any, inputs: dict[str, Any]) -> bool:
     return model.config.get_text_config()._attn_implementation == ATTENTION and _is_plain(model, inputs)
 
 
-def can_share(model: Any, inputs: dict[str, Any], joins: bool) -> bool:
+def can_share(model: Any, inputs: dict[str, Any], joins: bool, recomputes: bool) -> bool:
     """Whether tokens that rows begin with may be computed once, in a model without dropout.
 
     Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
     checkpointing, which keeps no cache, or in a model that may keep something else in it than keys and values.
     """
-    recomputes = model.training and model.is_gradient_checkpointing
     is_known = model.config.get_text_config().model_type in FAMILIES
     return joins or (is_known and _is_plain(model, inputs) and not recomputes)
 

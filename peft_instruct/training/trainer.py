@@ -148,6 +148,10 @@ class CompletionTrainer(GuardedTrainer):
         nats, num_tokens, num_correct, num_stops, stop_mass = self.accelerator.reduce(sums, reduction="sum").tolist()
         return TokenScores(nats, int(num_tokens), int(num_correct), int(num_stops), stop_mass)
 
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: the Trainer would go through all modules at every step for what `bench` tells better."""
+        return 0
+
     def release_model(self) -> None:
         """Take TRL's, accelerate's and our own forward off the model: what is proven later is the plain model.
 
