@@ -68,6 +68,19 @@ def test_what_a_launcher_says_of_precision_does_not_go_before_the_recipe(monkeyp
     assert not any(name.startswith("ACCELERATE_") for name in os.environ)
 
 
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_as_many_kernels_stay_compiled_as_the_user_says(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.setenv(each, "")
+        monkeypatch.delenv(each)
+    monkeypatch.setenv(name, "1500")
+    prepare_environment([])
+    assert {key: value for key, value in os.environ.items() if "PRIMITIVE" in key} == {name: "1500"}
+    monkeypatch.delenv(name)
+    prepare_environment([])
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) > 1024
+
+
 def test_freed_memory_is_used_again_unless_the_user_has_settings() -> None:
     """A page that was given back to the system faults anew: 100 MB are 24,414 pages of 4 KiB.
 

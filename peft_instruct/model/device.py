@@ -181,8 +181,9 @@ def _cpu_model() -> str:
 
 @cache
 def has_amx() -> bool:
-    """Whether the CPU multiplies bf16 by tiles, many times as fast as fp32."""
-    return "amx_bf16" in (_cpu_flags() or ())
+    """Whether the CPU multiplies bf16 by tiles, many times as fast as fp32, and oneDNN is not held to less."""
+    is_held = any("AMX" not in os.environ[name] for name in CAPS_OF_ONEDNN if os.environ.get(name))
+    return "amx_bf16" in (_cpu_flags() or ()) and not is_held
 
 
 def _cpu_flags() -> set[str] | None:

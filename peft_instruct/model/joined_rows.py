@@ -24,11 +24,12 @@ from peft_instruct.model.device import has_amx
 
 MULTIPLE = 32
 """oneDNN compiles, and keeps, a kernel for every shape of a product."""
-# Where products take little time, calls weigh more than what the cache holds and what is computed though masked.
-MOST_SCORES = 1 << (17 if has_amx() else 16)
+MOST_SCORES = 1 << 16
 """Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
-QUERIES = 256 if has_amx() else 128
+QUERIES = 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
+TIMES_WITH_TILES = 2
+"""As many of both where AMX makes the products short and calls weigh more."""
 LEAST_SPARED = 16
 """Tokens that a beginning must spare: rows of several kinds stand side by side less often."""
 
@@ -47,6 +48,7 @@ class Group:
 
     Attributes:
         num_rows, width: R and W.
+        queries: of each row, taken at a time.
         before: the beginning that each row sees besides itself, in the sequence.
         own: their tokens in the sequence; M of them.
         token: of each place, (R W,); of one that is beyond its row's end, any.
@@ -56,6 +58,7 @@ class Group:
 
     num_rows: int
     width: int
+    queries: int
     before: slice
     own: slice
     token: torch.Tensor
@@ -68,12 +71,32 @@ class Group:
         return self.num_rows == 1 and self.width == self.own.stop - self.own.start
 
     @property
+    def is_kept(self) -> bool:
+        """Whether its states are kept side by side for backward: not where most of them are the beginning, repeated."""
+        return self.num_before <= self.width
+
+    @property
     def num_before(self) -> int:
         return int(self.before.stop - self.before.start)
 
     def blocks(self) -> list[tuple[int, int]]:
         """Queries of each row that are taken at a time, from and to."""
-        return [(first, min(first + QUERIES, self.width)) for first in range(0, self.width, QUERIES)]
+        return [(first, min(first + self.queries, self.width)) for first in range(0, self.width, self.queries)]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """To what a group's width is filled up, and its limits."""
+
+    multiple: int
+    most_scores: int
+    queries: int
+
+    @classmethod
+    def for_dtype(cls, dtype: torch.dtype) -> _Layout:
+        """In fp32 a product is not oneDNN's part, and no width is filled up."""
+        times = TIMES_WITH_TILES if dtype == torch.bfloat16 and has_amx() else 1
+        return cls(1 if dtype == torch.float32 else MULTIPLE, times * MOST_SCORES, times * QUERIES)
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,10 @@ class JoinedRows:
     groups: tuple[Group, ...]
     num_calls: list[int] = field(default_factory=lambda: [0])
     _biases: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def are_kept(self) -> bool:
+        return all(group.is_kept for group in self.groups)
 
     def bias(self, group: Group, first: int, end: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores of a block, (Q, S): the lowest number where masked."""
@@ -151,9 +178,9 @@ def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, kinds: Sequence[Kind]
     The longest come first, so that those of a group are of like length.
 
     Args:
-        dtype: in which attention multiplies. In fp32 that is not oneDNN's part, and no width is filled up.
+        dtype: in which attention multiplies.
     """
-    multiple = 1 if dtype == torch.float32 else MULTIPLE
+    layout = _Layout.for_dtype(dtype)
     device, width = ids_BT.device, ids_BT.shape[1]
     lengths = mask_BT.sum(1).tolist()
     kinds = sorted(kinds, key=lambda kind: -kind.num_shared)
@@ -161,14 +188,14 @@ def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, kinds: Sequence[Kind]
     num_shared = sum(shared)
     # Of each piece of the sequence its place in the batch, row by row, and its length.
     pieces = [(kind.rows[0] * width, kind.num_shared) for kind in kinds]
-    groups = [*_groups(shared, 0, slice(0, 0), multiple, device)]
+    groups = [*_groups(shared, 0, slice(0, 0), layout, device)]
     token_BT = torch.arange(width, device=device).repeat(len(lengths), 1)
     start = num_shared
     for kind, end_of_shared in zip(kinds, accumulate(kind.num_shared for kind in kinds), strict=True):
         P, before = kind.num_shared, slice(end_of_shared - kind.num_shared, end_of_shared)
         rows = sorted(kind.rows, key=lambda row: -lengths[row])
         own = [lengths[row] - P for row in rows]
-        groups += _groups(own, start, before, multiple, device)
+        groups += _groups(own, start, before, layout, device)
         for row, length in zip(rows, own, strict=True):
             pieces.append((row * width + P, length))
             token_BT[row, :P] += before.start
@@ -181,17 +208,19 @@ def join_rows(ids_BT: torch.Tensor, mask_BT: torch.Tensor, kinds: Sequence[Kind]
     return JoinedRows(tuple(kinds), num_shared, ids_1N, positions_1N, token_BT, tuple(groups))
 
 
-def _groups(lengths: Sequence[int], start: int, before: slice, multiple: int, device: torch.device) -> Iterator[Group]:
+def _groups(
+    lengths: Sequence[int], start: int, before: slice, layout: _Layout, device: torch.device
+) -> Iterator[Group]:
     """Rows of those lengths, the longest first, one behind the other."""
     first = 0
     while first < len(lengths):
-        width = lengths[first] + -lengths[first] % multiple
-        some = lengths[first : first + max(1, MOST_SCORES // (width * (before.stop - before.start + width)))]
-        yield _group(start, some, width, before, device)
+        width = lengths[first] + -lengths[first] % layout.multiple
+        some = lengths[first : first + max(1, layout.most_scores // (width * (before.stop - before.start + width)))]
+        yield _group(start, some, width, layout.queries, before, device)
         first, start = first + len(some), start + sum(some)
 
 
-def _group(start: int, lengths: Sequence[int], width: int, before: slice, device: torch.device) -> Group:
+def _group(start: int, lengths: Sequence[int], width: int, queries: int, before: slice, device: torch.device) -> Group:
     lengths_R = torch.tensor(lengths, device=device)
     end = start + sum(lengths)
     places_W = torch.arange(width, device=device)
@@ -199,4 +228,5 @@ def _group(start: int, lengths: Sequence[int], width: int, before: slice, device
     token_RW = (starts_R[:, None] + places_W).clamp_max(end - 1)
     is_own_RW = (places_W < lengths_R[:, None]).flatten()
     place_M, padding = is_own_RW.nonzero()[:, 0], (~is_own_RW).nonzero()[:, 0]
-    return Group(len(lengths), width, before, slice(start, end), token_RW.flatten(), place_M, padding)
+    own = slice(start, end)
+    return Group(len(lengths), width, queries, before, own, token_RW.flatten(), place_M, padding)

@@ -10,6 +10,8 @@ side already (benchmarks/results/attention_lengths.json).
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,13 +50,14 @@ class _Grouped(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.rows, ctx.scale, ctx.num_heads = rows, scale, len(query_HND)
         query_HND = query_HND * scale
-        # Side by side they are of no more use to others, and backward does not have to place them again.
-        kept: list[torch.Tensor | None] = []
+        # What is kept side by side backward does not have to place again, and the sequence itself may go.
+        whole = [query_HND, key_HND, value_HND]
+        kept: list[torch.Tensor | None] = [] if rows.are_kept else [*whole]
         output_NHD = _of_tokens(query_HND, rows)
         for group in rows.groups:
-            query_GWD = _side_by_side(query_HND, group)
-            key_GSD, value_GSD = _behind_shared(key_HND, group), _behind_shared(value_HND, group)
-            kept += [query_GWD, key_GSD, value_GSD]
+            states = _states(whole, group)
+            kept += states if group.is_kept else []
+            query_GWD, key_GSD, value_GSD = states
             mixed = []
             for first, end in group.blocks():
                 seen = slice(group.num_before + end)
@@ -69,14 +72,16 @@ class _Grouped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        rows, kept, H = ctx.rows, list(ctx.saved_tensors), ctx.num_heads
+        rows, kept, H = ctx.rows, deque(ctx.saved_tensors), ctx.num_heads
+        whole = [] if rows.are_kept else [kept.popleft() for _ in range(3)]
         d_states_NHD = [_of_tokens(gradients[0].transpose(0, 1), rows) for _ in range(3)]
         # The sums over all rows: in bf16 they would be rounded at each group.
         D = gradients[0].shape[2]
         d_shared = [gradients[0].new_zeros(H, rows.num_shared, D, dtype=torch.float32) for _ in range(2)]
         for group in rows.groups:
-            query_GWD, key_GSD, value_GSD, *of_blocks = kept[: 3 + 2 * len(group.blocks())]
-            del kept[: 3 + len(of_blocks)]
+            states = [kept.popleft() for _ in range(3)] if group.is_kept else _states(whole, group)
+            query_GWD, key_GSD, value_GSD = states
+            of_blocks = [kept.popleft() for _ in range(2 * len(group.blocks()))]
             d_GWD = _placed(gradients[0], group)
             d_query: list[torch.Tensor] = []
             d_key_GSD: torch.Tensor | None = None
@@ -125,11 +130,15 @@ def _added(sum_GSD: torch.Tensor | None, one_GSQ: torch.Tensor, other_GQD: torch
     return sum_GSD
 
 
+def _states(whole: Sequence[torch.Tensor], group: Group) -> list[torch.Tensor]:
+    """Queries (G, W, D), keys and values (G, S, D), each by itself in memory; of those of the sequence, (H, N, D)."""
+    query_HND, key_HND, value_HND = whole
+    return [_side_by_side(query_HND, group), _behind_shared(key_HND, group), _behind_shared(value_HND, group)]
+
+
 def _side_by_side(states_HND: torch.Tensor, group: Group) -> torch.Tensor:
     """(G, W, D)."""
-    if group.is_one_row:
-        return states_HND[:, group.own]
-    return _by_heads(states_HND, group).reshape(-1, group.width, states_HND.shape[2])
+    return _by_heads(states_HND, group).reshape(-1, group.width, states_HND.shape[2]).contiguous()
 
 
 def _by_heads(states_HND: torch.Tensor, group: Group) -> torch.Tensor:

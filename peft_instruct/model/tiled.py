@@ -1,7 +1,8 @@
 """Frozen weights on a CPU that multiplies bf16 by tiles (AMX): a product takes as long as what goes to and from memory.
 
-A low-rank update is more inputs of the same product, x W + l b = [x l] [W; b], and so is a bias, beside a one: added
-by itself each would read and write all outputs again. Packing (see `packed`) gains nothing there.
+A low-rank update is more inputs of the same product, x W + l b = [x l] [W; b], and so is a bias, beside a one: where
+there are at least as many outputs as inputs, that costs less than to read and write the outputs again. Packing (see
+`packed`) gains nothing there.
 """
 
 # N positions, I inputs, O outputs, R rank of an update
@@ -40,7 +41,7 @@ class TiledMatrix:
 
 
 class _Stack:
-    """A weight, contiguous, and where the product has more outputs than inputs, room for an update below it."""
+    """A weight, and where the product has no fewer outputs than inputs, an update below it."""
 
     def __init__(self, weight_IO: torch.Tensor) -> None:
         self.num_inputs, num_outputs = weight_IO.shape
@@ -50,13 +51,13 @@ class _Stack:
     def product(self, x_NI: torch.Tensor, low_NR: torch.Tensor, b_RO: torch.Tensor) -> torch.Tensor:
         if not self.is_wide:
             return by_rows(x_NI, self.weight).addmm_(low_NR, b_RO)
-        used = self.num_inputs + len(b_RO)
-        height = used + -used % TILE
-        if len(self.weight) != height:
-            self.weight = torch.nn.functional.pad(self.weight[: self.num_inputs], (0, 0, 0, height - self.num_inputs))
-        self.weight[self.num_inputs : used] = b_RO
-        padding = x_NI.new_zeros(len(x_NI), height - used)
-        return by_rows(torch.cat([x_NI, low_NR, padding], dim=1), self.weight)
+        added = len(b_RO)
+        padding = -(self.num_inputs + added) % TILE
+        if len(self.weight) != self.num_inputs + added + padding:
+            self.weight = torch.nn.functional.pad(self.weight[: self.num_inputs], (0, 0, 0, added + padding))
+        self.weight[self.num_inputs :] = torch.nn.functional.pad(b_RO, (0, 0, 0, padding))
+        zeros = x_NI.new_zeros(len(x_NI), padding)
+        return by_rows(torch.cat([x_NI, low_NR, zeros], dim=1), self.weight)
 
 
 def multiplies_by_tiles(weight: torch.Tensor) -> bool:
@@ -67,7 +68,7 @@ def by_rows(x_NI: torch.Tensor, weight_IO: torch.Tensor) -> torch.Tensor:
     """x W, so many rows at a time that both of two threads have some.
 
     oneDNN 3.12 leaves a product that has about as many rows as outputs, and not many of either, to one of them: of
-    GPT-2's 768 outputs from 704 rows to 1,472.
+    GPT-2's 768 outputs from 704 rows to 1,280 at least, by the number of inputs.
     """
     num_rows, num_outputs = len(x_NI), weight_IO.shape[1]
     most = num_outputs * 5 // 6

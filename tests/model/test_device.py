@@ -34,6 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("lines", "expected"),
     [
         (["processor\t: 0", "model name\t: AMD EPYC", "flags\t\t: avx2"], "AMD EPYC"),
+        (["model name\t: Intel(R) Xeon(R) Processor", "flags\t\t: avx512f amx_bf16"], "Intel(R) Xeon(R) Processor"),
         (["processor\t: 0", "CPU implementer\t: 0x41", "CPU part\t: 0xd40"], f"{platform.machine()} 0x41/0xd40"),
         ([], platform.processor() or platform.machine()),
     ],
@@ -42,8 +43,11 @@ def test_the_cpu_is_named_by_what_the_system_tells(
     monkeypatch: pytest.MonkeyPatch, lines: list[str], expected: str
 ) -> None:
     monkeypatch.setattr(module, "_cpuinfo", lambda: lines)
+    module.has_amx.cache_clear()
     assert module.device_name("cpu").startswith(f"{expected} (")
-    assert module.device_name("cpu").endswith(f"cores, {torch.backends.cpu.get_cpu_capability()})")
+    tiles = ", AMX" if "amx_bf16" in "".join(lines) else ""
+    assert module.device_name("cpu").endswith(f"cores, {torch.backends.cpu.get_cpu_capability()}{tiles})")
+    module.has_amx.cache_clear()
 
 
 def test_apple_silicon_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
