@@ -1,7 +1,7 @@
 """The same rows through peft-instruct and through what people use instead, alternating in one run.
 
     python benchmarks/compare_rivals.py --base DIR --data alpaca.json --work DIR        measure, write the result file
-    python benchmarks/compare_rivals.py --render        the README's tables from what was measured
+    python benchmarks/compare_rivals.py --render        the tables, here and in the README, from what was measured
 
 `--base` is a folder with GPT-2 124M (random weights will do: no figure depends on what they hold) and `--data` any
 Alpaca-format file. The starter: `--model "The starter" --base peft_instruct/starter/base --data starter:train
@@ -23,7 +23,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def summary(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(record: dict[str, Any], file: str) -> str:
-    """The README's table and the line that says of what."""
+    """A table and the line that says of what."""
     out = [
         "| | real tokens/s (slowest–fastest) | peak memory | ours by theirs |",
         "|---|---|---|---|",
@@ -189,11 +189,49 @@ def table(record: dict[str, Any], file: str) -> str:
     return "\n".join(out)
 
 
+def result_files() -> list[Path]:
+    return sorted(readme_table.RESULTS.glob("rivals_*.json"))
+
+
+def tables() -> str:
+    """A table of each result file, between the marks of the page of benchmarks."""
+    found = [table(json.loads(file.read_text(encoding="utf-8")), file.name) for file in result_files()]
+    return readme_table.marked("rivals tables", __file__, "\n\n".join(found))
+
+
 def block() -> str:
-    """A table of each result file, between the marks."""
-    files = sorted(readme_table.RESULTS.glob("rivals_*.json"))
-    tables = [table(json.loads(file.read_text(encoding="utf-8")), file.name) for file in files]
-    return readme_table.marked("rivals table", __file__, "\n\n".join(tables))
+    """What they come to, for the README: ours by theirs, a column for each file, GPT-2 first."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in result_files()]
+    records.sort(key=lambda record: (record["model"] != "GPT-2 124M", record["environment"]["precision"]))
+    columns, cells = [], []
+    for record in records:
+        environment = record["environment"]
+        columns.append(
+            f"{record['model']}, {environment['precision']}: {environment['device_name']}, {record['created'][:10]}"
+        )
+        cells.append({(line["method"], line["program"]): line for line in summary(record) if "ratios" in line})
+    out = [f"| ours by theirs | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for method in ("lora", "full"):
+        ours = [lines.get((method, "ours")) for lines in cells]
+        out.append(
+            _row(f"{method}: real tokens/s here", [line and f"{line['tokens_per_second']:,.0f}" for line in ours])
+        )
+        for program in list(PROGRAMS)[1:]:
+            theirs = [lines.get((method, program)) for lines in cells]
+            out.append(_row(f"by {TITLES[program]}", [line and f"{line['ours_by_theirs']:.1f}×" for line in theirs]))
+        tuned = [lines.get((method, "trl_tuned")) for lines in cells]
+        memory = [
+            mine["peak_resident_gb"] / other["peak_resident_gb"] if mine and other else None
+            for mine, other in zip(ours, tuned, strict=True)
+        ]
+        out.append(
+            _row(f"share of the peak memory of {TITLES['trl_tuned']}", [share and f"{share:.2f}×" for share in memory])
+        )
+    return readme_table.marked("rivals", __file__, "\n".join(out))
+
+
+def _row(name: str, cells: Sequence[str | None]) -> str:
+    return f"| {name} | {' | '.join(cell or '–' for cell in cells)} |"
 
 
 def result_file(options: argparse.Namespace) -> Path:
@@ -217,11 +255,14 @@ def main() -> None:
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--fp32", action="store_true", help="TRL as documented, but with bf16 switched off")
     parser.add_argument("--append", action="store_true", help="to the rounds of the result file, of the same settings")
-    parser.add_argument("--render", action="store_true", help="write the README's tables from the result files")
+    parser.add_argument("--render", action="store_true", help="write the tables from the result files")
     options = parser.parse_args()
     if options.render:
         readme_table.write(block())
+        readme_table.write(tables(), readme_table.BENCHMARKS)
         return
+    if not (options.base and options.data and options.work):
+        parser.error("--base, --data and --work say what is measured, and where")
     for record in compare(options):
         result_file(options).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(record, result_file(options).name))

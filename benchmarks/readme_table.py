@@ -9,6 +9,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 README = REPOSITORY / "README.md"
+BENCHMARKS = REPOSITORY / "benchmarks" / "README.md"
 
 
 def marked(name: str, script: str, table: str) -> str:
@@ -16,14 +17,14 @@ def marked(name: str, script: str, table: str) -> str:
     return f"<!-- {name}: begin (benchmarks/{Path(script).name} --render) -->\n{table}\n<!-- {name}: end -->"
 
 
-def write(block: str) -> None:
-    """Put what `marked` gave in the place of what stands between the same marks of the README."""
+def write(block: str, page: Path = README) -> None:
+    """Put what `marked` gave in the place of what stands between the same marks of a page."""
     begin, *_, end = block.splitlines()
-    readme = README.read_text(encoding="utf-8")
+    readme = page.read_text(encoding="utf-8")
     rendered, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, readme, flags=re.DOTALL)
     if found != 1:
-        raise SystemExit(f"{README.name}: {begin} stands {found} times. expected once.")
-    README.write_text(rendered, encoding="utf-8")
+        raise SystemExit(f"{page.relative_to(REPOSITORY)}: {begin} stands {found} times. expected once.")
+    page.write_text(rendered, encoding="utf-8")
 
 
 def libraries(versions: dict[str, Any]) -> str:

@@ -128,6 +128,12 @@ def test_a_table_is_what_its_command_makes_of_the_result_files(script: str, monk
     assert importlib.import_module(script).block() in README
 
 
+def test_the_tables_of_rivals_are_what_their_command_makes_of_the_result_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    page = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert importlib.import_module("compare_rivals").tables() in page
+
+
 def test_the_errors_of_dry_runs_are_the_worst_of_their_result_file() -> None:
     worst, runs = worst_errors(), json.loads((REPOSITORY / COMPARED).read_text(encoding="utf-8"))["runs"]
     training = max(abs(run["error"]["training_seconds"]) for run in runs)
