@@ -147,6 +147,26 @@ def test_the_gradients_of_attention_are_its_derivatives(
         assert not torch.allclose(kept, row_attention.attention_of_joined_rows(*states, rows, 0.0, None))
 
 
+@pytest.mark.parametrize(
+    ("shared", "own", "num_states"),
+    [
+        (40, 4, 40 + 8 * 4 + 40),  # the sequence, and its beginning by itself; not 8 (40 + 4)
+        (4, 40, 4 + 8 * (4 + 40)),  # side by side, and no sequence beside them
+    ],
+    ids=["a long beginning of short rows", "a short one of long rows"],
+)
+def test_what_backward_keeps_is_bounded_by_the_tokens(shared: int, own: int, num_states: int) -> None:
+    rows = join_rows(
+        *(torch.ones(8, shared + own, dtype=torch.long),) * 2, (Kind(tuple(range(8)), shared),), torch.float32
+    )
+    query, key, value = (torch.randn(1, rows.ids.shape[1], 128, requires_grad=True) for _ in range(3))
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
+        row_attention.attention_of_joined_rows(query, key, value, rows, 0.0, None)
+    weights = shared * shared + 8 * own * (shared + own)
+    assert sum(kept) - weights <= 3 * 128 * (num_states + joined_rows.MULTIPLE)
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize(
     "settings",
