@@ -189,22 +189,24 @@ def table(record: dict[str, Any], file: str) -> str:
     return "\n".join(out)
 
 
-def result_files() -> list[Path]:
-    return sorted(readme_table.RESULTS.glob("rivals_*.json"))
+def records() -> dict[str, dict[str, Any]]:
+    """What was measured, by the names of the result files."""
+    files = sorted(readme_table.RESULTS.glob("rivals_*.json"))
+    return {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def tables() -> str:
     """A table of each result file, between the marks of the page of benchmarks."""
-    found = [table(json.loads(file.read_text(encoding="utf-8")), file.name) for file in result_files()]
-    return readme_table.marked("rivals tables", __file__, "\n\n".join(found))
+    found = "\n\n".join(table(record, name) for name, record in records().items())
+    return readme_table.marked("rivals tables", __file__, found)
 
 
 def block() -> str:
     """What they come to, for the README: ours by theirs, a column for each file, GPT-2 first."""
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in result_files()]
-    records.sort(key=lambda record: (record["model"] != "GPT-2 124M", record["environment"]["precision"]))
     columns, cells = [], []
-    for record in records:
+    for record in sorted(
+        records().values(), key=lambda record: (record["model"] != "GPT-2 124M", record["environment"]["precision"])
+    ):
         environment = record["environment"]
         columns.append(
             f"{record['model']}, {environment['precision']}: {environment['device_name']}, {record['created'][:10]}"

@@ -20,8 +20,8 @@ def marked(name: str, script: str, table: str) -> str:
 def write(block: str, page: Path = README) -> None:
     """Put what `marked` gave in the place of what stands between the same marks of a page."""
     begin, *_, end = block.splitlines()
-    readme = page.read_text(encoding="utf-8")
-    rendered, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, readme, flags=re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    rendered, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
     if found != 1:
         raise SystemExit(f"{page.relative_to(REPOSITORY)}: {begin} stands {found} times. expected once.")
     page.write_text(rendered, encoding="utf-8")

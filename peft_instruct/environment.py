@@ -49,7 +49,7 @@ def prepare_environment(hub_ids: list[str]) -> HubState:
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # oneDNN compiles a kernel for every shape and keeps the last 1,024. Rows of every length come to 1,600 in 200 steps
-    # of GPT-2, and with AMX a twentieth of them went into compiling again. A kernel takes 0.6 to 1 MB there.
+    # of GPT-2, and with AMX a twentieth of their time went into compiling. A kernel takes 0.6 to 1 MB there.
     if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -156,9 +156,8 @@ def test_the_gradients_of_attention_are_its_derivatives(
     ids=["a long beginning of short rows", "a short one of long rows"],
 )
 def test_what_backward_keeps_is_bounded_by_the_tokens(shared: int, own: int, num_states: int) -> None:
-    rows = join_rows(
-        *(torch.ones(8, shared + own, dtype=torch.long),) * 2, (Kind(tuple(range(8)), shared),), torch.float32
-    )
+    ids = torch.ones(8, shared + own, dtype=torch.long)
+    rows = join_rows(ids, ids, (Kind(tuple(range(8)), shared),), torch.float32)
     query, key, value = (torch.randn(1, rows.ids.shape[1], 128, requires_grad=True) for _ in range(3))
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each.numel()) or each, lambda each: each):
