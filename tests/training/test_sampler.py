@@ -47,6 +47,14 @@ def test_batches_hold_rows_of_like_length_and_come_in_no_order_of_length() -> No
     assert 0.4 < rises < 0.6
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_step_with_the_longest_row_is_the_first_of_the_first_epoch(epoch: int) -> None:
+    of = lengths(803)
+    found = [of[row] for row in order(803, rows_per_step=8, epoch=epoch)]
+    # What fills no step comes last and is no step to choose.
+    assert (max(found[:8]) == max(found[:800])) == (epoch == 0)
+
+
 def test_processes_side_by_side_have_like_lengths() -> None:
     of = lengths(6000)
     found = order(6000, rows_per_step=12)
@@ -122,6 +130,13 @@ def test_batches_by_tokens_are_filled_better_than_by_rows_and_come_in_no_order_o
     longest = [max(of[row] for row in batch) for batch in batches]
     rises = sum(a < b for a, b in pairwise(longest)) / (len(longest) - 1)
     assert 0.4 < rises < 0.6
+
+
+@pytest.mark.parametrize(("epoch", "processes"), [(0, 1), (0, 2), (0, 3), (1, 1)])
+def test_the_largest_batch_by_tokens_is_among_the_first_of_the_first_epoch(epoch: int, processes: int) -> None:
+    of = [*lengths(600), 3000]  # one row is beyond the budget by itself
+    areas = [area(batch, of, 1) for batch in budgeted(of, 2048, epoch, num_processes=processes)]
+    assert (max(areas[:processes]) == max(areas)) == (epoch == 0)
 
 
 def test_batches_by_tokens_that_processes_take_side_by_side_have_like_lengths() -> None:
