@@ -20,16 +20,14 @@ from itertools import accumulate, pairwise, takewhile
 import torch
 from torch import nn
 
-from peft_instruct.model.device import has_amx
-
 MULTIPLE = 32
 """oneDNN compiles, and keeps, a kernel for every shape of a product."""
 MOST_SCORES = 1 << 16
 """Of a head, in a group of several rows: as many stay in the processor's cache, and fewer cost more calls."""
 QUERIES = 128
 """Of a row, taken at a time: for the same reason, and most of what is masked is not computed."""
-TIMES_WITH_TILES = 2
-"""As many of both where AMX makes the products short and calls weigh more."""
+TIMES_IN_HALF = 2
+"""In 16 bits, as many of both: the same bytes."""
 LEAST_SPARED = 16
 """Tokens that a beginning must spare: rows of several kinds stand side by side less often."""
 
@@ -95,8 +93,9 @@ class _Layout:
     @classmethod
     def for_dtype(cls, dtype: torch.dtype) -> _Layout:
         """In fp32 a product is not oneDNN's part, and no width is filled up."""
-        times = TIMES_WITH_TILES if dtype == torch.bfloat16 and has_amx() else 1
-        return cls(1 if dtype == torch.float32 else MULTIPLE, times * MOST_SCORES, times * QUERIES)
+        if dtype == torch.float32:
+            return cls(1, MOST_SCORES, QUERIES)
+        return cls(MULTIPLE, TIMES_IN_HALF * MOST_SCORES, TIMES_IN_HALF * QUERIES)
 
 
 @dataclass(frozen=True)
