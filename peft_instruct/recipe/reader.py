@@ -42,7 +42,7 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Resolved:
         RecipeError: with every problem, each at its `file:line:column` (or its `--set`).
     """
     path = find_recipe(name)
-    return _resolve(str(path), path.stem.replace("_", "-"), [*_with_bases(path, ()), *_override_sources(overrides)])
+    return _resolve(str(path), path.stem.replace("_", "-"), [*_with_bases(path, ())], overrides)
 
 
 def recipe_for_rows(rows: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -53,14 +53,15 @@ def recipe_for_rows(rows: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: as `read_recipe` does, of the overrides.
     """
     values = {"model": {"base": "starter"}, "data": {"train": rows, "validation_fraction": 0.0}}
-    return _resolve(rows, "rows", [Source(rows, values, {}), *_override_sources(overrides)]).recipe
+    return _resolve(rows, "rows", [Source(rows, values, {})], overrides).recipe
 
 
-def _resolve(label: str, name: str, sources: Sequence[Source]) -> Resolved:
-    """The sources merged, the last one winning, and validated."""
+def _resolve(label: str, name: str, sources: Sequence[Source], overrides: Sequence[str]) -> Resolved:
+    """The sources and the overrides merged, the last one winning, and validated."""
+    given, problems = _override_sources(overrides)
     values: dict[str, Any] = {"name": name}
     origins: dict[KeyPath, str] = {}
-    for source in sources:
+    for source in [*sources, *given]:
         makes_way = [*_other_method(values, source.values), *_other_batch(values, source.values)]
         for replaced in [*makes_way, *_merge(values, source.values, ())]:
             origins = {path: origin for path, origin in origins.items() if path[: len(replaced)] != replaced}
@@ -76,7 +77,9 @@ def _resolve(label: str, name: str, sources: Sequence[Source]) -> Resolved:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError.of(label, problem_lines(error, Recipe, place_of)) from error
+        raise RecipeError.of(label, [*problems, *problem_lines(error, Recipe, place_of)]) from error
+    if problems:
+        raise RecipeError.of(label, problems)
     return Resolved(recipe, origins)
 
 
@@ -101,21 +104,27 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Iterator[Source]:
     yield source
 
 
-def _override_sources(overrides: Sequence[str]) -> Iterator[Source]:
+def _override_sources(overrides: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """A source for each `key=value`, and a problem for each that is none."""
+    sources: list[Source] = []
+    problems: list[str] = []
     for override in overrides:
         label = f"--set {override}"
         key, separator, text = override.partition("=")
         path: KeyPath = tuple(key.strip().split("."))
         if not separator or not all(path):
-            raise RecipeError(f"{label}: not an assignment. expected key=value, such as training.max_steps=30.")
+            problems.append(f"{label}: not an assignment. expected key=value, such as training.max_steps=30.")
+            continue
         try:
             value = parse_scalar(text)
-        except (YAMLError, ValueError) as error:
-            raise RecipeError(f"{label}: the value is not YAML. Quote it.") from error
+        except (YAMLError, ValueError):
+            problems.append(f"{label}: the value is not YAML. Quote it.")
+            continue
         tree: Any = value
         for part in reversed(path):
             tree = {part: tree}
-        yield Source(label, tree, {path: label})
+        sources.append(Source(label, tree, {path: label}))
+    return sources, problems
 
 
 def _other_method(into: dict[str, Any], new: dict[str, Any]) -> list[KeyPath]:
