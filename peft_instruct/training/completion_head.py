@@ -53,6 +53,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
     patched_by_trl = model.forward
     is_random = has_dropout(model)
     may_join = speed.joined_rows and sees_all(config)
+    is_known = config.model_type in FAMILIES
     packed = _packed(model.get_output_embeddings()) if packs else None
 
     # `generate` looks at the signature.
@@ -61,10 +62,13 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         if not fused_lm_head or labels is None or _trl_kernel_runs(self, labels.device):
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         recomputes = self.training and self.is_gradient_checkpointing
-        joins = may_join and not args and can_join(self, kwargs)
-        may_share = speed.shared_preamble and len(labels) > 1 and not args and not (self.training and is_random)
+        is_plain = not args and are_plain_rows(self, kwargs)
+        joins = is_plain and may_join and config._attn_implementation == ATTENTION
+        # With dropout each row draws its own. Unless rows are joined a cache holds what they share: with gradient
+        # checkpointing there is none, and a model that we do not know may keep something else in it.
+        may_share = is_plain and speed.shared_preamble and not (self.training and is_random)
         beginnings: list[tuple[int, ...]] = [()] * len(labels)
-        if may_share and can_share(self, kwargs, joins, recomputes):
+        if may_share and len(labels) > 1 and (joins or (is_known and not recomputes)):
             beginnings = beginnings_of(kwargs["input_ids"], kwargs["attention_mask"], labels)
         targets_BT = labels[:, 1:]
         learned_BT = targets_BT != IGNORED_LABEL
@@ -136,25 +140,11 @@ def _packed(head: nn.Module) -> Matrix | None:
     return Matrix(weight.t(), packs=True)
 
 
-def can_join(model: Any, inputs: dict[str, Any]) -> bool:
-    """Whether a batch, padded on the right or not at all, can be laid row after row in a model that sees all of a row.
+def are_plain_rows(model: Any, inputs: dict[str, Any]) -> bool:
+    """Whether rows of a batch may be taken apart: padded on the right or not at all, and told apart by their mask.
 
-    Not with NEFTune, whose noise is scaled by the length of a row.
+    Not with NEFTune, whose noise is scaled by the length of a row, and which each row draws for itself.
     """
-    return model.config.get_text_config()._attn_implementation == ATTENTION and _is_plain(model, inputs)
-
-
-def can_share(model: Any, inputs: dict[str, Any], joins: bool, recomputes: bool) -> bool:
-    """Whether tokens that rows begin with may be computed once, in a model without dropout.
-
-    Not with NEFTune (each row draws its own noise, as with dropout), nor, unless rows are joined, with gradient
-    checkpointing, which keeps no cache, or in a model that may keep something else in it than keys and values.
-    """
-    is_known = model.config.get_text_config().model_type in FAMILIES
-    return joins or (is_known and _is_plain(model, inputs) and not recomputes)
-
-
-def _is_plain(model: Any, inputs: dict[str, Any]) -> bool:
     mask_BT = inputs.get("attention_mask")
     return (
         inputs.get("input_ids") is not None

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForC
 
 from peft_instruct.model import joined_rows, kernels, row_attention
 from peft_instruct.model.joined_rows import Kind, join_rows
-from peft_instruct.training.completion_head import can_join
+from peft_instruct.training.completion_head import are_plain_rows
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS = {
@@ -190,11 +190,19 @@ def test_what_cannot_be_joined_is_padded(make_trainer: Any) -> None:
     model = make_trainer(*FP32).model
     model = getattr(model, "get_base_model", lambda: model)()
     ids, mask = batch(APART)
-    assert can_join(model, {"input_ids": ids, "attention_mask": mask})
-    assert not can_join(model, {"input_ids": ids, "attention_mask": mask.flip(1)}), "padded on the left"
-    assert not can_join(model, {"input_ids": ids, "attention_mask": mask, "position_ids": ids}), "packed already"
-    model.config._attn_implementation = "sdpa"
-    assert not can_join(model, {"input_ids": ids, "attention_mask": mask})
+    assert are_plain_rows(model, {"input_ids": ids, "attention_mask": mask})
+    assert not are_plain_rows(model, {"input_ids": ids, "attention_mask": mask.flip(1)}), "padded on the left"
+    assert not are_plain_rows(model, {"input_ids": ids, "attention_mask": mask, "position_ids": ids}), "packed already"
+
+
+def test_with_an_attention_that_is_not_ours_rows_are_padded(make_trainer: Any) -> None:
+    """Joined, such a model would not be told where rows begin, which is an error (see below)."""
+    trainer = make_trainer(*FP32)
+    rows = trainer.data_collator([trainer.train_dataset[place] for place in (0, 7, 11)])
+    joined, _ = loss_and_gradients(trainer, rows)
+    trainer.model.set_attn_implementation("sdpa")
+    padded, _ = loss_and_gradients(trainer, rows)
+    assert padded == pytest.approx(joined, rel=1e-5)
 
 
 def test_a_model_that_does_not_tell_its_attention_is_found_out(make_trainer: Any, monkeypatch: Any) -> None:
