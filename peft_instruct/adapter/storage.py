@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peft_instruct.errors import AdapterError, problems_of
+from peft_instruct.whole_file import whole_file
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
@@ -114,13 +115,9 @@ def read_sealed(path: Path, kind: type[AnySealed], format_version: int, advice: 
 
 
 def write_last(path: Path, text: str) -> None:
-    """Write a file in one step and onto the disk: after a crash it is there whole, or as it was before."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as stream:  # a seal is over bytes
+    """Write a file, and its name in the folder, onto the disk."""
+    with whole_file(path) as stream:
         stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
     sync_folder(path.parent)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.environment import in_own_process
+from peft_instruct.whole_file import whole_file
 
 MOST_CHARACTERS_OF_A_REASON = 400
 
@@ -41,9 +41,8 @@ def run_isolated(module: str, request: dict[str, Any]) -> dict[str, Any]:
 
 def hand_back(found: dict[str, Any], out: Path) -> None:
     """What the process does at its end: OUT.json is there whole, or not at all."""
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    os.replace(partial, out)
+    with whole_file(out) as file:
+        json.dump(found, file)
 
 
 def _reason(exit_code: int, output: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from peft_instruct.errors import RecipeError, problems_of
+from peft_instruct.whole_file import whole_file
 
 SCHEMA_VERSION = 1
 
@@ -193,9 +193,8 @@ def write_bench(path: Path, file: BenchFile) -> None:
     """Write the result file in one step, so that no half of one is ever read."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(file.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as stream:
+            stream.write(file.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written ({error.strerror}). Name another file with --out.") from error
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.commands.out_file import out_file
 from peft_instruct.data.sources import is_hub_id
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.environment import HubState, prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.evaluation.held_out import held_out_rows, recipe_of
-from peft_instruct.inference.files import finished_file
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.data_section import DataSection
 from peft_instruct.recipe.schema import EvaluationSection
@@ -132,8 +132,7 @@ def evaluate(
     for note in notes:
         say(note)
     compute = choose_compute(device, "fp32")
-    # Opened before the hours, not after them.
-    with finished_file(out) if out else nullcontext() as stream:
+    with out_file(out) if out else nullcontext() as stream:
         tuned = load_tuned(adapter, compute, hub, base=base)
         plan = _plan(source, held_out, recipe, tuned.base.positions, rows, batch_size, say)
         scores = plan.measure("tuned", tuned.model, tuned.base)

@@ -12,16 +12,18 @@ from pydantic import ValidationError
 from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generated import Completed, GenerateResult, say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
+from peft_instruct.commands.out_file import out_file
 from peft_instruct.data.templates import AS_IS
 from peft_instruct.data.writing import json_line
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.evaluation.held_out import columns_of, recipe_of
-from peft_instruct.inference.files import finished_file, one_prompt, partial_file, read_prompts
+from peft_instruct.inference.files import one_prompt, read_prompts
 from peft_instruct.recipe.data_section import Columns
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
 from peft_instruct.recipe.shipped import find_adapter
+from peft_instruct.whole_file import partial_file
 
 Say = Callable[[str], None]
 
@@ -80,7 +82,7 @@ def generate(
         )
     used_seed = None if options.temperature == 0 else new_seed() if seed is None else seed
     with ExitStack() as stack:
-        written = stack.enter_context(finished_file(out, keeps=True)) if out else None
+        written = stack.enter_context(out_file(out, keeps=True)) if out else None
         tuned = load_tuned(adapter, choose_compute(device, "fp32"), hub, base=base)
         if not compare:  # which asks the base as well
             tuned = tuned.merged()

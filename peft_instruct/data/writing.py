@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peft_instruct.whole_file import whole_file
+
 # What acts on a terminal and JSON leaves as it is, and halves of surrogate pairs, which have no bytes in UTF-8.
 _ESCAPED = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
@@ -24,13 +26,8 @@ def json_line(values: Mapping[str, Any]) -> str:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """All or nothing: a full disk leaves no half of a file that looks like a whole one."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(map(json_line, rows))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.writelines(map(json_line, rows))
 
 
 def _without_nan(value: Any) -> Any:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from peft_instruct.data.conversations import BrokenConversationError, UnusableConversationError, read_question
 from peft_instruct.data.formats import PARTS
@@ -161,41 +157,6 @@ def _kept(values: dict[str, Any]) -> dict[str, Any]:
             free = KEPT_PREFIX + free
         kept[free] = value
     return kept
-
-
-def partial_file(path: Path) -> Path:
-    """Where a file is written until it is finished."""
-    return path.with_name(f".{path.name}.partial")
-
-
-@contextmanager
-def finished_file(path: Path, *, keeps: bool = False) -> Iterator[TextIO]:
-    """A file that appears under its name only when the block is done; opened at once, so that a bad path is told early.
-
-    Args:
-        keeps: of a block that fails, what it has written stays in `partial_file`.
-
-    Raises:
-        RecipeError: a folder, or it cannot be written there.
-    """
-    if path.is_dir():
-        raise RecipeError(f"--out {path}: is a folder. expected the name of a file.")
-    partial = partial_file(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = partial.open("w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RecipeError(f"--out {path}: cannot be written ({error.strerror}). Name another file.") from error
-    try:
-        with stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if not keeps or (partial.exists() and not partial.stat().st_size):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def _shown(value: Any) -> str:

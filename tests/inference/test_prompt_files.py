@@ -16,7 +16,7 @@ from peft_instruct.data.templates import ALPACA, CHATML
 from peft_instruct.data.writing import json_line
 from peft_instruct.errors import DatasetError, RecipeError
 from peft_instruct.inference.complete import Generation
-from peft_instruct.inference.files import completed_row, finished_file, one_prompt, read_prompts
+from peft_instruct.inference.files import completed_row, one_prompt, read_prompts
 from peft_instruct.inference.progress import SECONDS_BETWEEN_LINES, told
 from peft_instruct.recipe.data_section import Columns, DataSection
 from peft_instruct.report.safe_text import safe_text
@@ -198,37 +198,6 @@ def test_lines_stay_lines_whatever_is_in_them() -> None:
     line.encode("utf-8")
     # `show` makes visible what acts on a terminal; what it prints is still the JSON.
     assert json.loads(line) == json.loads(safe_text(line)) == values
-
-
-def test_a_file_appears_when_it_is_finished_and_not_before(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "out.jsonl"
-    with finished_file(path) as stream:
-        stream.write("whole\n")
-        assert not path.exists()
-    assert path.read_text() == "whole\n"
-    assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
-
-
-def test_a_failed_run_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    path.write_text("earlier\n")
-
-    def fail() -> None:
-        with finished_file(path) as stream:
-            stream.write("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert path.read_text() == "earlier\n"
-    assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
-
-
-def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for path, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.jsonl", "cannot be written")):
-        with pytest.raises(RecipeError, match=said), finished_file(path):
-            pytest.fail("the block ran")
 
 
 def test_progress_is_silent_for_short_work_and_told_now_and_then_for_long() -> None:
