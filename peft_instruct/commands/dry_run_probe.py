@@ -70,8 +70,9 @@ def measure(recipe: Recipe, hub: HubState, place: Path, folder: Path) -> dict[st
     gc.collect()
     load_seconds, tuned = _read_back(recipe, location, rows)
     tuned_seconds, most_tuned_seconds = _tuned_seconds(probe, tuned) if probe else (0.0, 0.0)
-    peak = peak_memory(rows.compute.device).num_bytes
-    found["memory"]["peak_bytes"] = max(found["memory"]["peak_bytes"], peak)
+    memory = found["memory"]
+    peak = peak_memory(rows.compute.device).num_bytes + memory["not_run_bytes"]
+    memory["peak_bytes"] = max(memory["peak_bytes"], peak)
     found["seconds"] |= {
         "start": start_seconds,
         "base measured": base_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch.utils.data import Sampler
 
 from peft_instruct.bench.prediction import most_sizes
 from peft_instruct.evaluation.scores import evenly
+from peft_instruct.model.joined_rows import MULTIPLE
 from peft_instruct.training.plan import Batch, passes_of
 
 NUM_TIMED = 3
@@ -39,9 +41,10 @@ class ProbeOrder:
     num_first: int
 
     @classmethod
-    def of(cls, batches: Sequence[Batch], lengths: Sequence[int], by_tokens: bool) -> ProbeOrder:
+    def of(cls, batches: Sequence[Batch], lengths: Sequence[int], by_tokens: bool, joins: bool) -> ProbeOrder:
+        """`joins`: rows follow one another without padding, so that their tokens are the shape."""
         whole = _whole(batches, lengths, by_tokens)
-        shapes = {(len(batch), _positions(batch, lengths)): batch for batch in whole}
+        shapes = {_shape(batch, lengths, joins): batch for batch in whole}
         longest, typical = whole[-1], whole[len(whole) // 2]
         return cls(
             longest,
@@ -70,6 +73,12 @@ class InOrder(Sampler[list[int]]):
 
 def _positions(batch: Batch, lengths: Sequence[int]) -> int:
     return passes_of(batch, lengths, len(batch))[1]
+
+
+def _shape(batch: Batch, lengths: Sequence[int], joins: bool) -> tuple[int, ...]:
+    if joins:
+        return (math.ceil(sum(lengths[row] for row in batch) / MULTIPLE),)
+    return len(batch), _positions(batch, lengths)
 
 
 def widest(batch: Batch, lengths: Sequence[int]) -> int:

@@ -18,6 +18,8 @@ from peft_instruct.bench.stopwatch import StepSplit, Stopwatch
 from peft_instruct.commands.preparing import Prepared
 from peft_instruct.commands.probe_order import NUM_TIMED, InOrder, ProbeOrder, widest
 from peft_instruct.model.adapters import Trainable
+from peft_instruct.model.families import sees_all
+from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import exact_values
 from peft_instruct.training.plan import Batch, passes_of
@@ -52,6 +54,7 @@ class Passes:
         by_tokens: batches are of so many tokens (`training.batch_tokens`), not of so many rows.
         peak_bytes: of the process or the device, as `train` counts it at its end.
         training_peak_bytes: while training alone.
+        not_run_bytes: what shapes of batches that were not run will leave in memory, for the rest of the run.
     """
 
     times: StepTimes
@@ -60,6 +63,7 @@ class Passes:
     by_tokens: bool
     peak_bytes: int
     training_peak_bytes: int
+    not_run_bytes: int
     total_bytes: int
     how: str
 
@@ -68,6 +72,7 @@ class Passes:
         return {
             "peak_bytes": self.peak_bytes,
             "training_peak_bytes": self.training_peak_bytes,
+            "not_run_bytes": self.not_run_bytes,
             "device_bytes": self.total_bytes,
             "how": self.how,
             "longest_batch": [rows, widest],
@@ -108,7 +113,9 @@ def measure_passes(
     """Train on some batches of a run: on those of a `ProbeOrder`, with as many rows at once as memory lets."""
     by_tokens = recipe.training.batch_tokens is not None
     batches = [batch for step in steps for batch in step]
-    order = ProbeOrder.of(batches, lengths, by_tokens)
+    config = ready.base.model.config
+    joins = recipe.speed.joined_rows and sees_all(config) and config._attn_implementation == ATTENTION
+    order = ProbeOrder.of(batches, lengths, by_tokens, joins)
     most_rows = max(len(batch) for batch in batches)
     device = ready.base.compute.device
     ladder = Ladder(len(order.longest), most_rows, device_memory(device), device)
@@ -127,7 +134,8 @@ def measure_passes(
     memory = memory_probe(device)
     memory.start()
     trainer.train()
-    training_peak = memory.stop().peak_bytes + _of_shapes_not_run(order, ladder)
+    not_run = _of_shapes_not_run(order, ladder)
+    training_peak = memory.stop().peak_bytes + not_run
     return Passes(
         times=_times(order, stopwatch.splits, lengths, trainer.rows_at_once, by_tokens),
         rows_at_once=trainer.rows_at_once,
@@ -135,6 +143,7 @@ def measure_passes(
         by_tokens=by_tokens,
         peak_bytes=max(before.num_bytes, training_peak),
         training_peak_bytes=training_peak,
+        not_run_bytes=not_run,
         total_bytes=ladder.total_bytes,
         how=before.how,
     )
