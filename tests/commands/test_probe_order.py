@@ -14,7 +14,7 @@ BATCHES = [range(start, start + 2) for start in range(0, len(LENGTHS), 2)]
 @pytest.mark.parametrize(
     ("times", "joins", "num_shapes"),
     [
-        (1, False, 2),  # 7 and 8 wide
+        (1, False, 1),  # 8 wide
         (1, True, 1),  # all of fewer than 32 tokens
         (32, True, 8),  # 9 to 16 times 32 tokens
         (32, False, 2),
