@@ -4,14 +4,15 @@ transformers averages the means of batches (trainer.py:2999): the same model on 
 validation loss for every batch size.
 """
 
-# B rows of a batch, T tokens, K positions that any row learns, N learned tokens, V vocabulary
+# B rows of a batch, T tokens, N learned tokens, C of them at a time, V vocabulary
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +20,8 @@ from peft_instruct.data.types import IGNORED_LABEL, Tokens
 from peft_instruct.model.base import answering
 
 T = TypeVar("T")
+ROWS_IN_FP32 = 64
+"""Of logits at a time: as many stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -118,35 +121,46 @@ def score_rows(
             input_ids_BT, mask_BT, labels_BT = padded([rows[place] for place in places], pad_id, device)
             learned_BT = labels_BT[:, 1:] != IGNORED_LABEL
             targets_N = labels_BT[:, 1:][learned_BT]
-            # The head is the largest matrix of a GPT-2, and most of a row is its prompt.
-            kept_K = learned_BT.any(0).nonzero()[:, 0]
-            logits_BKV = model(
-                input_ids=input_ids_BT, attention_mask=mask_BT, use_cache=False, logits_to_keep=kept_K
-            ).logits
-            scored = _per_row(logits_BKV[learned_BT[:, kept_K]].float(), targets_N, learned_BT, stop_id)
+            with _head_only_where(learned_BT, model):
+                logits_NV = model(input_ids=input_ids_BT, attention_mask=mask_BT, use_cache=False).logits
+            scored = _per_row(logits_NV, targets_N, learned_BT, stop_id)
             found.update(zip(places, scored, strict=True))
     return [found[place] for place in range(len(rows))]
+
+
+@contextmanager
+def _head_only_where(learned_BT: torch.Tensor, model: Any) -> Iterator[None]:
+    """Logits are (N, V): the head is the largest matrix of a GPT-2, and half of an instruction row is its prompt."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: (inputs[0][:, :-1][learned_BT], *inputs[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _per_row(
     logits_NV: torch.Tensor, targets_N: torch.Tensor, learned_BT: torch.Tensor, stop_id: int | None
 ) -> Iterator[RowScores]:
     """Sums by row of the N learned tokens, in fp64: of a row of one token as of ten thousand."""
-    nats_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
-    chosen_N = logits_NV.max(-1)
-    is_other_N = chosen_N.indices != targets_N
-    margin_N = logits_NV.gather(1, targets_N[:, None])[:, 0] - chosen_N.values
-    is_stop_N = torch.zeros_like(is_other_N) if stop_id is None else targets_N == stop_id
+    parts = zip(logits_NV.split(ROWS_IN_FP32), targets_N.split(ROWS_IN_FP32), strict=True)
     # One copy off the device for the whole batch.
-    columns = (
-        torch.stack([nats_N, (~is_other_N).float(), is_stop_N.float(), (-nats_N).exp() * is_stop_N, margin_N])
-        .cpu()
-        .double()
-    )
-    for row in columns.split(learned_BT.sum(1).tolist(), dim=1):
+    columns = torch.cat([_columns(logits_CV.float(), targets_C, stop_id) for logits_CV, targets_C in parts], dim=1)
+    for row in columns.cpu().double().split(learned_BT.sum(1).tolist(), dim=1):
         nats, num_correct, num_stops, stop_mass, _ = row.sum(1).tolist()
         margin = row[4].min().item() if row.shape[1] else 0.0
         yield RowScores(nats, row.shape[1], int(num_correct), int(num_stops), stop_mass, margin)
+
+
+def _columns(logits_CV: torch.Tensor, targets_C: torch.Tensor, stop_id: int | None) -> torch.Tensor:
+    """Of each token nats, whether it is the first choice, whether a stop, its probability if so, margin; (5, C)."""
+    nats_C = torch.nn.functional.cross_entropy(logits_CV, targets_C, reduction="none")
+    chosen_C = logits_CV.max(-1)
+    is_other_C = chosen_C.indices != targets_C
+    margin_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - chosen_C.values
+    is_stop_C = torch.zeros_like(is_other_C) if stop_id is None else targets_C == stop_id
+    return torch.stack([nats_C, (~is_other_C).float(), is_stop_C.float(), (-nats_C).exp() * is_stop_C, margin_C])
 
 
 def padded(
