@@ -87,6 +87,19 @@ def test_rows_are_scored_one_by_one_in_their_order(base: Base, rows: list[Tokens
     assert found[-1].num_tokens == found[0].num_tokens - 1
 
 
+def test_the_head_is_computed_for_learned_tokens_alone(base: Base, rows: list[Tokens]) -> None:
+    computed: list[int] = []
+    head = base.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, inputs, logits: computed.append(len(logits)))
+    try:
+        scores = _score(base, rows, batch_size=8)
+    finally:
+        hook.remove()
+    assert sum(computed) == scores.num_tokens and len(computed) == len(rows) / 8
+    whole = base.model(input_ids=torch.tensor([rows[0].input_ids])).logits
+    assert whole.shape[:2] == (1, len(rows[0].input_ids)), "afterwards it is the model's own again"
+
+
 @pytest.mark.parametrize("batch_size", [2, 3, 8, 64])
 def test_no_figure_depends_on_the_batch_size(base: Base, rows: list[Tokens], batch_size: int) -> None:
     one, many = _score(base, rows, batch_size=1), _score(base, rows, batch_size=batch_size)
