@@ -61,7 +61,17 @@ class ResumableTrainer(SFTTrainer):
             mean_loss = self._take_over(resumed)
         else:
             mean_loss = float(self.train(resume_from_checkpoint=str(resumed.folder) if resumed else None).training_loss)
+        self._tell_end()
         return Learned(self.state.global_step, self.seconds(), mean_loss)
+
+    def _tell_end(self) -> None:
+        """What the steps do not show: why there are no more of them, and whose weights are handed over."""
+        state = self.state
+        if state.global_step < state.max_steps:
+            steps = f"{state.global_step:,} of {state.max_steps:,} steps"
+            self.say(f"early stopping: {steps}. No lower validation loss in training.early_stopping.patience")
+        if self.args.load_best_model_at_end and state.best_global_step not in (None, state.global_step):
+            self.say(f"the weights are those of step {state.best_global_step:,}, of the lowest validation loss")
 
     def _is_over(self, then: CheckpointManifest) -> bool:
         """Whether no step is left after a checkpoint: the recipe may give more or fewer of them than it did then.

@@ -147,9 +147,13 @@ def test_early_stopping_hands_over_the_best_weights(make_trainer: Any) -> None:
         "training.max_steps=60", "training.learning_rate=0.3", "training.evaluate_every=2", "training.warmup=0",
         "training.schedule=constant", "training.early_stopping={patience: 2}",
     )  # fmt: skip
-    trainer.train()
+    said: list[str] = []
+    trainer.say = said.append
+    trainer.learn()
     losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
-    assert trainer.state.global_step < 60
+    assert (done := trainer.state.global_step) < 60
+    assert [line for line in said if line.startswith(f"early stopping: {done} of 60 steps")]
+    assert f"the weights are those of step {2 * (1 + losses.index(min(losses)))}, of the lowest validation loss" in said
     assert min(losses) < losses[-1]
     assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-6)
 
