@@ -18,10 +18,9 @@ from peft_instruct.bench.stopwatch import StepSplit, Stopwatch
 from peft_instruct.commands.preparing import Prepared
 from peft_instruct.commands.probe_order import NUM_TIMED, InOrder, ProbeOrder, widest
 from peft_instruct.model.adapters import Trainable
-from peft_instruct.model.families import sees_all
-from peft_instruct.model.kernels import ATTENTION
 from peft_instruct.recipe import Recipe
 from peft_instruct.recipe.writing import exact_values
+from peft_instruct.training.completion_head import joins_rows
 from peft_instruct.training.plan import Batch, passes_of
 from peft_instruct.training.sft import build_trainer
 from peft_instruct.training.trainer import CompletionTrainer
@@ -113,8 +112,7 @@ def measure_passes(
     """Train on some batches of a run: on those of a `ProbeOrder`, with as many rows at once as memory lets."""
     by_tokens = recipe.training.batch_tokens is not None
     batches = [batch for step in steps for batch in step]
-    config = ready.base.model.config
-    joins = recipe.speed.joined_rows and sees_all(config) and config._attn_implementation == ATTENTION
+    joins = joins_rows(ready.base.model.config.get_text_config(), recipe.speed)
     order = ProbeOrder.of(batches, lengths, by_tokens, joins)
     most_rows = max(len(batch) for batch in batches)
     device = ready.base.compute.device

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction, _use_triton
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -52,7 +52,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
         return
     patched_by_trl = model.forward
     is_random = has_dropout(model)
-    may_join = speed.joined_rows and sees_all(config)
+    may_join = joins_rows(config, speed)
     is_known = config.model_type in FAMILIES
     packed = _packed(model.get_output_embeddings()) if packs else None
 
@@ -63,7 +63,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
             return patched_by_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         recomputes = self.training and self.is_gradient_checkpointing
         is_plain = not args and are_plain_rows(self, kwargs)
-        joins = is_plain and may_join and config._attn_implementation == ATTENTION
+        joins = is_plain and may_join
         # With dropout each row draws its own. Unless rows are joined a cache holds what they share: with gradient
         # checkpointing there is none, and a model that we do not know may keep something else in it.
         may_share = is_plain and speed.shared_preamble and not (self.training and is_random)
@@ -138,6 +138,11 @@ def _packed(head: nn.Module) -> Matrix | None:
     if weight.requires_grad or not can_chunk(head, weight.dtype) or not multiplies_packed(weight):
         return None
     return Matrix(weight.t(), packs=True)
+
+
+def joins_rows(config: PreTrainedConfig, speed: SpeedSection) -> bool:
+    """Whether the rows of a batch follow one another: by our attention, in a model that sees all of a row."""
+    return speed.joined_rows and config._attn_implementation == ATTENTION and sees_all(config)
 
 
 def are_plain_rows(model: Any, inputs: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """The order of rows: shuffled, in batches of like lengths, the same wherever a seed and an epoch are asked for.
 
 The largest step of the first epoch comes first: what does not fit into memory is known at once, and what that step
-frees is enough for the others. A step that needs more than all before it waits for pages which the system has to empty
-first: in a virtual machine that took a tenth of the first 20 steps of GPT-2 124M.
+frees is most of what the others need. A step that needs more than all before it waits for pages which the system has
+to empty first: in a virtual machine that took a tenth of the first 20 steps of GPT-2 124M.
 """
 
 from __future__ import annotations
