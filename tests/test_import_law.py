@@ -45,9 +45,21 @@ DOORS = {
     "click": {"cli"},
     "ruamel": {"recipe"},
     "matplotlib": {"report"},
+    "gradio": {"inference"},
 }
 # What takes seconds to import.
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "matplotlib", "pyarrow")
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "bitsandbytes",
+    "matplotlib",
+    "pyarrow",
+    "gradio",
+)
 
 
 @dataclass(frozen=True)

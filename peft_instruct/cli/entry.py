@@ -17,7 +17,7 @@ from peft_instruct.errors import PeftInstructError, Stopped, first_line, is_out_
 
 INTERRUPTED = 130
 
-COMMANDS = ("bench", "data", "doctor", "evaluate", "generate", "merge", "recipe", "train")
+COMMANDS = ("bench", "data", "demo", "doctor", "evaluate", "generate", "merge", "recipe", "train")
 """The command NAME is the object `NAME` of `peft_instruct/cli/NAME.py`."""
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from peft_instruct.commands.generated import Completed
+from peft_instruct.commands.untuned import Untuned
 from peft_instruct.data.template import ANSWER
-from peft_instruct.environment import HubState
 from peft_instruct.inference.files import PromptRow
 from peft_instruct.recipe.schema import GenerationSection
 
@@ -27,8 +26,7 @@ class Completing:
     """What all completions of one call share."""
 
     loaded: Tuned
-    hub: HubState
-    base: str | None
+    before: Untuned
     options: GenerationSection
     seed: int
     batch_size: int | None
@@ -55,6 +53,11 @@ class Completing:
         )
         return Completed(row.values, generation, None)
 
+    def of_the_base(self, row: PromptRow) -> Generation:
+        """What the model as it was before training makes of one prompt."""
+        (generation,) = self._untuned([row], 0, 1)
+        return generation
+
     def portions(self, rows: Sequence[PromptRow], compare: bool) -> Iterator[list[Completed]]:
         """The rows with their completions, in their order, as portions are done; `compare`: the base's as well."""
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -65,17 +68,8 @@ class Completing:
 
     def _untuned(self, portion: Sequence[PromptRow], start: int, total: int) -> list[Generation]:
         """The same prompts to the model as it was before training."""
-        what = "completed by the base"
-        if self.loaded.adapter.holds_model:
-            return self._complete(self._base.model, self._base, portion, what, start, total)
-        with self.loaded.untuned() as model:
-            return self._complete(model, self.loaded.base, portion, what, start, total)
-
-    @cached_property
-    def _base(self) -> Any:
-        from peft_instruct.adapter.folder import load_untuned
-
-        return load_untuned(self.loaded.adapter, self.loaded.base.compute, self.hub, self.base)
+        with self.before.opened() as (model, base):
+            return self._complete(model, base, portion, "completed by the base", start, total)
 
     def _complete(
         self, model: Any, base: Any, portion: Sequence[PromptRow], what: str, start: int, total: int

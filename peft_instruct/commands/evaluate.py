@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.commands.out_file import out_file
+from peft_instruct.commands.untuned import Untuned
 from peft_instruct.data.sources import is_hub_id
 from peft_instruct.data.types import PromptCompletion
 from peft_instruct.environment import HubState, prepare_environment
@@ -172,17 +173,11 @@ def _plan(
 
 
 def _base_scores(plan: HeldOut, tuned: Tuned, hub: HubState, base: str | None) -> Scores | None:
-    adapter = tuned.adapter
-    if not adapter.holds_model:
-        with tuned.untuned() as model:
-            return plan.measure("base", model, tuned.base)
-    if not adapter.manifest.base.fingerprint:
+    if tuned.adapter.holds_model and not tuned.adapter.manifest.base.fingerprint:
         plan.say("base: not measured, the model was trained from random weights")
         return None
-    from peft_instruct.adapter.folder import load_untuned
-
-    loaded = load_untuned(adapter, tuned.base.compute, hub, base)
-    return plan.measure("base", loaded.model, loaded)
+    with Untuned(tuned, hub, base).opened() as (model, loaded):
+        return plan.measure("base", model, loaded)
 
 
 def _check_usage(rows: int | None, batch_size: int | None) -> None:

@@ -13,6 +13,7 @@ from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generated import Completed, GenerateResult, say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.commands.out_file import out_file
+from peft_instruct.commands.untuned import Untuned
 from peft_instruct.data.templates import AS_IS
 from peft_instruct.data.writing import json_line
 from peft_instruct.environment import prepare_environment
@@ -69,7 +70,7 @@ def generate(
     from peft_instruct.model.device import choose_compute
 
     adapter = open_adapter(path)
-    options = _options(adapter.manifest.generation, settings, say)
+    options = options_of(adapter.manifest.generation, settings, say)
     template = adapter.manifest.prompt_template()
     rows = (
         read_prompts(str(file), template, _columns(path)) if file else [one_prompt(instruction or "", input, template)]
@@ -86,7 +87,7 @@ def generate(
         tuned = load_tuned(adapter, choose_compute(device, "fp32"), hub, base=base)
         if not compare:  # which asks the base as well
             tuned = tuned.merged()
-        completing = Completing(tuned, hub, base, options, used_seed or 0, batch_size, say)
+        completing = Completing(tuned, Untuned(tuned, hub, base), options, used_seed or 0, batch_size, say)
         on_text = None if file or compare or not completing.streams else stream
         if on_text:
             completed = [completing.streamed(rows[0], on_text)]
@@ -154,7 +155,7 @@ def _check_usage(
         raise RecipeError.of("generate", problems)
 
 
-def _options(defaults: GenerationSection, given: dict[str, Any], say: Say) -> GenerationSection:
+def options_of(defaults: GenerationSection, given: dict[str, Any], say: Say) -> GenerationSection:
     """The adapter's defaults with what was given in their place; what then has no effect is told.
 
     Raises:
