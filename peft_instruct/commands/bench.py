@@ -18,6 +18,7 @@ from peft_instruct.bench.records import BenchFile, BenchRow, Cell, Measurement, 
 from peft_instruct.bench.sweep import read_sweeps, swept
 from peft_instruct.commands.bench_plots import write_compare_plot, write_growth_plot
 from peft_instruct.commands.hub_ids import hub_ids_of
+from peft_instruct.commands.out_file import check_out
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.recipe import Recipe, load_recipe
@@ -132,18 +133,25 @@ def bench(
     prepare_environment(hub_ids_of(recipe))
     file = _empty_file(recipe)
     # Before an hour of measuring, not after it.
-    if out is not None:
-        write_bench(out, file)
-    if plot is not None:
-        write_growth_plot(plot, [])
+    for option, place in (("--out", out), ("--plot", plot)):
+        if place is not None:
+            check_out(place, option)
+    if batch_sizes is None and recipe.training.batch_tokens:
+        say(
+            f"bench: measured are batches of {recipe.training.batch_size} rows; the recipe takes "
+            f"{recipe.training.batch_tokens} tokens. --batch-sizes names others"
+        )
+    # Results of before stay until there is one to take their place.
+    writes = out is not None and not out.exists()
     for row in _measured(recipe, cells, steps, warmup, say):
         rows = [*file.rows, row]
         file = file.model_copy(update={"rows": rows, "growth": growths(rows)})
-        if out is not None:
+        writes = writes or row.status == "measured"
+        if out is not None and writes:
             write_bench(out, file)
     if plot is not None:
         write_growth_plot(plot, curves(file.rows))
-    return BenchResult(file, out, plot)
+    return BenchResult(file, out if writes else None, plot)
 
 
 def compare(paths: Sequence[Path], plot: Path | None = None) -> CompareResult:

@@ -148,7 +148,7 @@ def data_check(
     train = _files(recipe.data.sources(), recipe)
     others = [*filter(None, (recipe.data.validation, recipe.data.test)), *against]
     held_out = _files([Source(source=name) for name in others], recipe)
-    findings = check_files(train, held_out)
+    findings = check_files(train, held_out, ignore)
     too_long, refusal = None, ""
     if not is_rows(target):
         from peft_instruct.commands.data_lengths import overlong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ RECIPE_KINDS = (".yaml", ".yml", "")
 def is_rows(target: str) -> bool:
     """Whether a target names rows and not a recipe: a file of another kind, a folder, `starter:…` or `owner/name`."""
     path = Path(target)
-    if target.startswith(STARTER) or path.is_dir():
+    if target.startswith(STARTER) or os.path.isdir(target):
         return True
     return path.suffix not in RECIPE_KINDS or (not path.exists() and "/" in target and is_hub_id(target))
 

@@ -8,7 +8,23 @@ from pathlib import Path
 from typing import TextIO
 
 from peft_instruct.errors import RecipeError
-from peft_instruct.whole_file import whole_file
+from peft_instruct.whole_file import partial_file, whole_file
+
+
+def check_out(path: Path, option: str = "--out") -> None:
+    """That a file can be written there later; one that is there stays as it is.
+
+    Raises:
+        RecipeError: a folder, or it cannot be written there.
+    """
+    if path.is_dir():
+        raise RecipeError(f"{option} {path}: is a folder. expected the name of a file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_file(path).touch()
+        partial_file(path).unlink()
+    except OSError as error:
+        raise RecipeError(f"{option} {path}: cannot be written ({error.strerror}). Name another file.") from error
 
 
 @contextmanager

@@ -30,6 +30,8 @@ OURS = frozenset({
     "config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
 })  # fmt: skip
 """What a run writes into its folder, besides files that begin with one of the next."""
+OF_FILE_MANAGERS = frozenset({".DS_Store", ".directory", "Thumbs.db", "desktop.ini"})
+"""What comes into a folder by being looked at."""
 MOST_LOCK_BYTES = 1 << 10
 WEIGHTS_AND_TOKENIZER = ("model", "adapter_", "tokenizer", "special_tokens", "added_tokens")
 
@@ -143,7 +145,7 @@ def _check_place(final: Path) -> None:
 
 def _check_content(folder: RunFolder, recipe: Recipe) -> None:
     for place in (folder.final, folder.work):
-        found = {path.name for path in place.iterdir()} if place.is_dir() else set()
+        found = {path.name for path in place.iterdir()} - OF_FILE_MANAGERS if place.is_dir() else set()
         if place == folder.work:
             # Half-written files that a crash left are hidden; `begin` takes them away.
             found = {name for name in found if not name.startswith(".")} - {LOCK}

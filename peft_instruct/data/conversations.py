@@ -103,6 +103,8 @@ def _turns(value: Any) -> tuple[str, list[Message], list[str]]:
     if not isinstance(value, list):
         raise BrokenConversationError(f"is {_kind(value)}. expected a list of messages")
     messages = [_message(number, item) for number, item in enumerate(value, start=1)]
+    # Many exports begin every conversation with a system message, said or not.
+    messages = [message for message in messages if message.role != "system" or message.text.strip()]
     system = "\n".join(message.text for message in messages if message.role == "system")
     if any(message.role == "system" for message in messages[1:]):
         raise UnusableConversationError("a system message stands behind another message")
@@ -137,7 +139,7 @@ def _message(number: int, item: Any) -> Message:
         raise UnusableConversationError(f"message {number} holds more than text (a tool call, an image)")
     if not isinstance(content, str):
         raise BrokenConversationError(f"holds {_kind(content)} as the text of message {number}. expected text")
-    if not content.strip():
+    if not content.strip() and role != "system":
         raise UnusableConversationError(f"message {number} is empty")
     return Message(role, content, not any(item.get(key) in (0, False) for key in LEARNED_KEYS if key in item))
 

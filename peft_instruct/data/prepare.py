@@ -6,10 +6,10 @@ import gc
 import hashlib
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from peft_instruct.data.formats import Format, detect_format
 from peft_instruct.data.json_rows import json_span, json_text
@@ -106,10 +106,15 @@ class _Read:
 def _read_all(section: DataSection, template: Template | None) -> list[_Read]:
     """Every source of training rows, each once."""
     sources = section.sources()
-    files = Counter(file for source in sources for file in {*files_of(source.source)} or {source.source})
-    twice = [file for file, count in files.items() if count > 1]
-    if twice:
-        raise DatasetError(f"data.train: {twice[0]} is named by two sources. Name it once, with a weight.")
+    named: dict[str, str] = {}
+    for source in sources:
+        # One file may be spelled in several ways.
+        files = {str(Path(file).resolve()): file for file in files_of(source.source)} or {source.source: source.source}
+        for place, file in files.items():
+            if place in named:
+                spelled = "" if named[place] == file else f", as {named[place]} too,"
+                raise DatasetError(f"data.train: {file}{spelled} is named by two sources. Name it once, with a weight.")
+        named |= files
     return [_Read(source, *read_source(source, section, template)) for source in sources]
 
 
@@ -158,7 +163,8 @@ def read_source(
         notes += more
         used = asked if form.name in TEMPLATED else used
     if not pairs:
-        raise DatasetError(f"{source.source}: every row is empty. expected rows with an instruction and an output.")
+        reasons = " ".join(note.partition(": ")[2] for note in notes if " rows left out" in note)
+        raise DatasetError(f"{source.source}: no row is left. {reasons}")
     return pairs, used, notes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -155,7 +156,7 @@ def _content(source: str, revision: str) -> str | None:
         return revision if _COMMIT.fullmatch(revision) else None
     path = local_file(source)
     try:
-        return sha256_of(path) if path.is_file() else None
+        return sha256_of(path) if os.path.isfile(path) else None
     except OSError:
         return None
 

@@ -6,6 +6,7 @@ import csv
 import glob
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def kind_of(source: str) -> str:
 
 def is_hub_id(source: str) -> bool:
     """Whether a source names a hub dataset: not a file, not the starter, and shaped as `owner/name[:split]`."""
-    named_file = source.startswith(STARTER) or bool(kind_of(source)) or Path(source).exists()
+    named_file = source.startswith(STARTER) or bool(kind_of(source)) or os.path.exists(source)
     return not named_file and bool(_HUB_ID.match(source))
 
 
@@ -56,12 +57,12 @@ def files_of(source: str) -> list[str]:
     Hidden files are passed over, in folders and by patterns.
     """
     path = Path(source)
-    if path.is_dir() and not kind_of(source):
+    if os.path.isdir(source) and not kind_of(source):
         inside = [file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts)]
-    elif any(mark in source for mark in "*?[") and not path.exists():
+    elif any(mark in source for mark in "*?[") and not os.path.exists(source):
         inside = [Path(name) for name in glob.glob(source, recursive=True)]
     else:
-        return [source] if path.is_file() else []
+        return [source] if os.path.isfile(source) else []
     return [str(file) for file in sorted(inside) if kind_of(file.name) and file.is_file()]
 
 
@@ -81,10 +82,11 @@ def read_rows(source: str, revision: str = "main", problems: list[str] | None = 
     if is_hub_id(source):
         return _from_hub(source, revision)
     path = Path(source)
+    # Not Path's: that of Python 3.11 raises where a name is too long to be one.
+    if not os.path.exists(source):
+        raise DatasetError(f"{source}: no such file. expected a {_kinds()} file, a hub id, or starter:train.")
     if path.is_dir() and not kind_of(source):
         raise DatasetError(f"{source}: a folder without a file of rows in it. expected {_kinds()}.")
-    if not path.exists():
-        raise DatasetError(f"{source}: no such file. expected a {_kinds()} file, a hub id, or starter:train.")
     if path.suffix in PICKLES:
         raise DatasetError(f"{source}: pickles can run code and are not read. expected a {_kinds()} file.")
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -117,7 +119,8 @@ def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
 def _lines_or_one_record(text: str, path: Path) -> Iterator[Row | BadRowError]:
     """JSON Lines; a `.json` file that is one record spread over lines is told as what it is."""
     found = list(read_json_lines(text, str(path)))
-    if kind_of(path.name) == ".json" and found and isinstance(found[0], BadRowError) and text.lstrip()[:1] == "{":
+    is_spread = bool(found) and all(isinstance(each, BadRowError) for each in found)
+    if kind_of(path.name) == ".json" and is_spread and text.lstrip()[:1] == "{":
         yield BadRowError(1, 1, "one record, not a list. expected `[{...}, ...]` or one record a line")
     else:
         yield from found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import numpy as np
 from peft_instruct.data.near import NearPair, Spelled, groups_of, near_duplicates
 from peft_instruct.data.types import Prompt, PromptCompletion
 from peft_instruct.errors import DatasetError
+
+_NUMBERED = re.compile(r"(.*) row \d+", re.DOTALL)
+"""The origin of a row that has no line: a hub data set's, a table's."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def _asked(row: PromptCompletion) -> str:
 
 def _source(row: PromptCompletion) -> str:
     """The file or hub id of a row: its origin without the line."""
-    return row.origin.rpartition(" row ")[0] if " row " in row.origin else row.origin.rpartition(":")[0]
+    numbered = _NUMBERED.fullmatch(row.origin)
+    return numbered[1] if numbered else row.origin.rpartition(":")[0]
 
 
 def _num_leaking(order: list[int], groups: list[int], num_train: int, num_validation: int) -> int:

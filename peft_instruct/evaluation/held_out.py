@@ -74,7 +74,10 @@ def held_out_rows(
                 f"{learned_from}: not the rows of the training any more (their fingerprint differs), so the held-"
                 "out rows of then cannot be told from the learned ones. Restore the file, or use --data FILE."
             )
-        notes.append(f"{learned_from}: not the rows of the training any more; {given} is measured on all the same")
+        notes.append(
+            f"{', '.join(recipe.data.all_names())}: not all the rows of the training any more; {given} is measured as "
+            "it is"
+        )
     return given or f"the {name} rows split off {learned_from}", found, notes
 
 

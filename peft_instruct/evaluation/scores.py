@@ -107,7 +107,7 @@ def evaluate_rows(
     batch_size: int,
     generate_rows: int,
 ) -> Scores:
-    """The loss over all rows, exact match and stopping over an even selection of them.
+    """The loss over all rows that the length limit leaves, exact match and stopping over an even selection of them.
 
     Args:
         data: how rows become tokens; see `model_rows`.
@@ -128,7 +128,9 @@ def evaluate_rows(
     )
     if not math.isfinite(scored.loss):
         raise ModelError(f"evaluate: the loss is {scored.loss}: the model's weights hold NaN or infinity. Train again.")
-    attempts = _attempts(evenly([row for row in rows if row.prompt], generate_rows), complete)
+    dropped = set(lengths.dropped)
+    asking = [row for row in rows if row.prompt and row.origin not in dropped]
+    attempts = _attempts(evenly(asking, generate_rows), complete)
     return Scores(
         loss=scored.loss,
         perplexity=scored.perplexity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,20 +53,27 @@ def read_prompts(source: str, template: Template, columns: Columns | None = None
     columns = columns or Columns()
     problems: list[str] = []
     rows = []
-    found = read_rows(source).rows
-    there = {name for row in found for name in row.values}
+    read = read_rows(source).rows
+    there = {name for row in read for name in row.values}
+    by_plain_name = {name.strip().lower(): name for name in sorted(there, reverse=True)}
+
+    def found_as(names: Sequence[str | None]) -> str | None:
+        """As training finds a column: by its name, else in whatever case."""
+        spelled = next((name for name in names if name in there), None)
+        return spelled or next((by_plain_name[name] for name in names if name in by_plain_name), None)
+
     # One column for the whole file, as training has it.
-    about = next((name for name in (columns.input, *PARTS["alpaca"]["input"]) if name in there), "input")
-    usual = () if there.intersection(ASKING) else PARTS["question_answer"]["instruction"]
-    asks = next((name for name in (columns.instruction, *usual) if name in there), ASKING[0])
+    about = found_as((columns.input, *PARTS["alpaca"]["input"])) or "input"
+    usual = () if there.intersection(ASKING) else (ASKING[0], *PARTS["question_answer"]["instruction"])
+    asks = found_as((columns.instruction, *usual)) or ASKING[0]
     if not there.intersection((asks, *ASKING)):
         raise DatasetError(
             f"{source}: no column asks; found {', '.join(map(repr, sorted(there)))}. expected one of "
             f"{', '.join(ASKING[:-1])} and {ASKING[-1]}."
         )
-    for row in found:
+    for row in read:
         try:
-            rows.append(PromptRow(row.values, _prompt(row, template, str(about), str(asks)), row.origin))
+            rows.append(PromptRow(row.values, _prompt(row, template, about, asks), row.origin))
         except _BadPromptError as error:
             problems += [f"{row.origin}: {problem}" for problem in error.args]
     if problems:

@@ -158,8 +158,22 @@ def test_a_sweep_is_measured_fitted_said_and_drawn(
 def test_a_plot_without_a_sweep_is_refused_before_anything_is_measured(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--plot draws what --sweep measures"):
         bench(str(tiny_recipe), plot=tmp_path / "a.svg", say=silent)
-    with pytest.raises(RecipeError, match="cannot be written"):
+    (tmp_path / "no").write_text("a file")
+    with pytest.raises(RecipeError, match=r"--plot .* cannot be written"):
         bench(str(tiny_recipe), sweeps=["rank"], plot=tmp_path / "no" / "a.svg", say=silent)
+
+
+def test_results_of_before_stay_until_there_are_new_ones(tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "res.json"
+    out.write_text("of an hour of measuring")
+    bench(str(tiny_recipe), devices=["mps"], out=out, say=silent)
+    assert out.read_text() == "of an hour of measuring"
+
+
+def test_a_recipe_of_tokens_is_told_that_rows_are_measured(tiny_recipe: Path) -> None:
+    said: list[str] = []
+    bench(str(tiny_recipe), ("training.batch_tokens=512",), devices=["mps"], say=said.append)
+    assert any("the recipe takes 512 tokens" in line for line in said)
 
 
 def test_rows_of_a_length_sweep_are_trained_on(tiny_recipe: Path) -> None:

@@ -256,3 +256,10 @@ def test_a_failed_run_leaves_no_file(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         run(adapter, file=file, out=tmp_path / "out.jsonl", base="./no/such/base")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "in.jsonl"]
+
+
+def test_columns_are_known_in_any_case_as_in_training(adapter: Path, tmp_path: Path) -> None:
+    instruction, given = ASKED[0]
+    path = write_rows(tmp_path / "rows.jsonl", [{"Instruction": instruction, "Input": given}])
+    (row,) = run(adapter, file=path, max_new_tokens=4).completed
+    assert row.tuned.prompt == ALPACA.prompt(instruction, given)

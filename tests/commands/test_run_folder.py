@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from listeners import silent
 
 from peft_instruct.commands.run_folder import LOCK, MANIFEST, RunFolder, claimed
+from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError, PeftInstructError
 from peft_instruct.recipe import load_recipe
 
@@ -114,3 +116,12 @@ def test_a_place_that_may_not_be_written_is_told_with_owner_and_mode(tmp_path: P
         folder.chmod(folder.stat().st_mode | 0o055)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "shut")], capture_output=True, text=True)
     assert "a.run: cannot be written (Permission denied; . has mode 555 and owner" in done.stdout, done.stderr
+
+
+def test_what_a_file_manager_leaves_is_nobodys_work(tiny_recipe: Path, tmp_path: Path) -> None:
+    final = tmp_path / "adapter"
+    overrides = ("training.max_steps=3", "samples.count=0", "evaluation.rows=0")
+    train(str(tiny_recipe), overrides, out=final, say=silent)
+    (final / ".DS_Store").write_bytes(b"icons")
+    again = train(str(tiny_recipe), overrides, out=final, say=silent)
+    assert again.record()["finished_already"]

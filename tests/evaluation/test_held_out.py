@@ -54,7 +54,7 @@ def test_a_file_of_test_rows_is_measured_even_then_and_it_is_said(tiny_recipe: P
     name, rows, notes = held_out_rows(recipe, manifest("another"), None)
     assert name == str(test)
     assert [row.completion for row in rows] == ["4"]
-    assert any("not the rows of the training" in note for note in notes)
+    assert any(f"{test}: not all the rows of the training any more" in note for note in notes)
 
 
 def test_a_recipe_that_holds_nothing_out_says_what_to_do(tiny_recipe: Path) -> None:

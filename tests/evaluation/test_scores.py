@@ -215,3 +215,16 @@ def test_the_record_is_json_without_the_attempts(base: Base) -> None:
     assert record["groups"] == {"letters": {"num_rows": 1, "exact_match": 1.0}}
     assert record["stop_share"] == 1.0
     assert "attempts" not in record
+
+
+def test_rows_that_are_left_out_are_not_answered_either(base: Base) -> None:
+    asked: list[str] = []
+
+    def completed(prompts: list[str]) -> list[tuple[str, bool]]:
+        asked.extend(prompts)
+        return [("", True)] * len(prompts)
+
+    rows = [row("a", "b"), row("long " * 40, "short"), row("c", "d")]
+    scores = measure(base.model, base.tokenizer, rows, completed, generate_rows=10, max_length=40, overlong="drop")
+    assert asked == [rows[0].prompt, rows[2].prompt]
+    assert (scores.num_rows, scores.num_dropped, scores.num_completed) == (2, 1, 2)

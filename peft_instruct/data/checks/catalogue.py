@@ -34,6 +34,7 @@ _TABLE = (
     Kind("missing-column", "error", "a column of the format is missing", "add it, or name yours: data.columns", "drop"),
     Kind("not-text", "error", "a value is null, a number or a list", "quote it", "drop"),
     Kind("bad-conversation", "error", "not a list of messages with a text each", "mend it", "drop"),
+    Kind("unusable-conversation", "error", "nothing can be learned of it: an unknown role, no answer", _DROP, "drop"),
     Kind("lone-surrogate", "error", "half of a surrogate pair, which is no character", "export the text anew", "drop"),
     Kind("giant-row", "error", "more than a million characters", "split it", "drop"),
     # Nothing there, or nothing said.

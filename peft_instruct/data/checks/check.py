@@ -51,8 +51,14 @@ def read_file(source: str, format: str, columns: Columns, revision: str = "main"
     return CheckedFile(source, tuple(rows), detect_format(rows, format, columns, source), tuple(broken), unread)
 
 
-def check_files(train: Sequence[CheckedFile], held_out: Sequence[CheckedFile] = ()) -> list[Finding]:
-    """Every problem of the training files, and of the held-out ones by themselves, each file's in its order."""
+def check_files(
+    train: Sequence[CheckedFile], held_out: Sequence[CheckedFile] = (), ignore: Sequence[str] = ()
+) -> list[Finding]:
+    """Every problem of the training files, and of the held-out ones by themselves, each file's in its order.
+
+    Args:
+        ignore: codes for which no row is left out.
+    """
     findings: list[Finding] = []
     sides: list[list[RowParts]] = []
     for files in (train, held_out):
@@ -65,7 +71,10 @@ def check_files(train: Sequence[CheckedFile], held_out: Sequence[CheckedFile] = 
                 findings.append(Finding("ignored-column", file.rows[0].origin, "", ignored))
             for row in file.rows:
                 parts = parts_of(row, file.form)
-                findings += check_row(parts)
-                side += [] if parts.is_giant else [parts]
+                found = list(check_row(parts))
+                findings += found
+                # Of two alike the one that stays must not be left out for another reason.
+                is_left_out = any(each.kind.remedy == "drop" and each.code not in ignore for each in found)
+                side += [] if is_left_out or parts.is_giant else [parts]
         sides.append(side)
     return findings + list(check_across(*sides))

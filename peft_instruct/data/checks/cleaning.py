@@ -31,6 +31,8 @@ MOST_ROUNDS = 4
 """Cleaning can bring out something new (mended mojibake may be a hard space); real rows settle in two rounds."""
 
 _EXPRESSIONS = {pattern.code: pattern.expression for pattern in ASCII_PATTERNS}
+_ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,31}|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
+"""With its semicolon: `&copy=2` is part of an address."""
 _DAMAGED_RUN = re.compile(f"(?:{MOJIBAKE.pattern}|{LEADING})+")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>])?")
 
@@ -162,14 +164,16 @@ def _as_byte(character: str) -> bytes:
 MASKED = frozenset({"secret", "personal-data"})
 CLEANERS: dict[str, Callable[[str], str]] = {
     "mojibake": _mend_mojibake,
-    "html-entity": html.unescape,
+    "html-entity": lambda text: _ENTITY.sub(lambda found: html.unescape(found[0]), text),
     "terminal-escape": lambda text: _ESCAPE.sub("", text),
     "control-character": _remove("control-character"),
     "bidi-control": lambda text: BIDI.sub("", text),
     "zero-width": lambda text: ZERO_WIDTH.sub("", text),
     "hidden-text": lambda text: HIDDEN.sub("", text),
     "special-token": _remove("special-token"),
-    "literal-escape": lambda text: re.sub(r"\\n", "\n", text),
+    "literal-escape": lambda text: _EXPRESSIONS["literal-escape"].sub(
+        lambda found: found[0].replace(r"\n", "\n"), text
+    ),
     "mixed-newlines": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
     "blank-run": lambda text: _EXPRESSIONS["blank-run"].sub("\n\n", text),
     "unusual-space": lambda text: UNUSUAL_SPACE.sub(" ", text),

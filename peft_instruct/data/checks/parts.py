@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from peft_instruct.data.checks.catalogue import Finding
-from peft_instruct.data.conversations import ROLES, text_of
+from peft_instruct.data.conversations import (
+    ROLES,
+    BrokenConversationError,
+    UnusableConversationError,
+    read_conversation,
+    text_of,
+)
 from peft_instruct.data.formats import ACCEPTED, GROUP, Format
 from peft_instruct.data.reader import accepted_of, group_of
 from peft_instruct.data.types import Row
@@ -109,6 +115,7 @@ def _messages(row: Row, column: str, value: Any) -> Iterator[Part | Finding]:
     if not isinstance(value, list) or not value:
         yield Finding("bad-conversation", row.origin, column, f"{type(value).__name__} {str(value)[:60]}")
         return
+    is_told = False
     for number, message in enumerate(value):
         keys = message if isinstance(message, dict) else {}
         role = keys.get("role", keys.get("from"))
@@ -116,10 +123,24 @@ def _messages(row: Row, column: str, value: Any) -> Iterator[Part | Finding]:
         text = text_of(keys.get(key))
         if not isinstance(role, str) or not isinstance(text, str):
             yield Finding("bad-conversation", row.origin, f"{column}.{number}", str(message)[:60])
+            is_told = True
         else:
-            speaker = ROLES.get(role.lower(), role)
+            speaker = ROLES.get(role.strip().lower(), role)
             side: Side = "answer" if speaker == "assistant" else "ask"
             yield Part(speaker, side, text, (column, number, key))
+            is_told |= not text.strip() and speaker not in OPTIONAL
+    if not is_told:
+        yield from _unlearned(row, column, value)
+
+
+def _unlearned(row: Row, column: str, value: Any) -> Iterator[Finding]:
+    """Why training would leave a conversation out, whose messages are texts."""
+    try:
+        read_conversation(value)
+    except BrokenConversationError as error:
+        yield Finding("bad-conversation", row.origin, column, str(error))
+    except UnusableConversationError as error:
+        yield Finding("unusable-conversation", row.origin, column, str(error))
 
 
 def _problem(part: Part) -> str:

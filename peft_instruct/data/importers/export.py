@@ -64,7 +64,8 @@ class Export:
             return
         whole = _parsed(text, name, 1)
         lines = text.split("\n")  # JSON may hold the other ends of a line, U+2028 among them
-        if isinstance(whole, Broken) and len(lines) > 1 and not isinstance(_parsed(lines[0], name, 1), Broken):
+        first = next((line for line in lines if line.strip()), "")
+        if isinstance(whole, Broken) and len(lines) > 1 and not isinstance(_parsed(first, name, 1), Broken):
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _parsed(line, name, number)
@@ -105,7 +106,7 @@ def open_export(path: Path) -> Iterator[Export]:
 def _is_of_finder(name: str) -> bool:
     """What macOS puts beside each file of a zip: its icon and the like."""
     place = PurePosixPath(name)
-    return place.parts[0] == "__MACOSX" or place.name.startswith("._")
+    return place.parts[:1] == ("__MACOSX",) or place.name.startswith("._")
 
 
 def _check(path: Path, names: list[str], sizes: list[int]) -> None:

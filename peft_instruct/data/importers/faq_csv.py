@@ -29,6 +29,16 @@ def columns_of(header: list[str]) -> tuple[int, int] | None:
     return None if question is None or answer is None else (question, answer)
 
 
+def _is_header(values: list[str]) -> bool:
+    """A table without names begins with a question, or with two texts of which none is the name of a column."""
+    if len(values) != 2:
+        return True
+    asked = values[0].strip()
+    if " " in asked and asked.endswith(QUESTION_MARKS):
+        return False
+    return any(value.strip().lower() in (*QUESTION, *ANSWER) or " " not in value.strip() for value in values)
+
+
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     """One conversation of two messages per line of the table."""
     for name in names:
@@ -51,9 +61,7 @@ def _table(text: str, file: str) -> Iterator[Found]:
             shown = ", ".join(map(repr, header)) or "none"
             yield Broken(f"{file}:1", f"columns {shown}. expected one called question and one called answer")
             return
-        # A table without names begins with a question.
-        asks = len(header) == 2 and " " in header[0].strip() and header[0].rstrip().endswith(QUESTION_MARKS)
-        for values in chain([header] if asks else [], reader):
+        for values in chain([] if _is_header(header) else [header], reader):
             line, place = reader.line_num, f"line {reader.line_num}"
             if not values:
                 continue

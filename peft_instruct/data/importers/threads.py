@@ -27,8 +27,9 @@ def threads(file: str, posts: Iterable[Post]) -> Iterator[Conversation | Dropped
     """Posts with all that replies to them, in the order of the export."""
     by_id = {post.id: post for post in posts}
     members: dict[str, list[Post]] = {}
+    heads: dict[str, Post | None] = {}
     for post in by_id.values():
-        first = _first(post, by_id)
+        first = _first(post, by_id, heads)
         if first is None:
             yield Dropped(file, post.id, "reply to a message that is left out, or not in the export", post.text)
         else:
@@ -46,12 +47,21 @@ def threads(file: str, posts: Iterable[Post]) -> Iterator[Conversation | Dropped
         )
 
 
-def _first(post: Post, by_id: dict[str, Post]) -> Post | None:
-    """The post at the head of a chain of replies; None where the chain leaves the export or turns on itself."""
-    seen = {post.id}
-    while post.parent:
-        if post.parent not in by_id or post.parent in seen:
-            return None
-        post = by_id[post.parent]
-        seen.add(post.id)
-    return post
+def _first(post: Post, by_id: dict[str, Post], heads: dict[str, Post | None]) -> Post | None:
+    """The post at the head of a chain of replies; None where the chain leaves the export or turns on itself.
+
+    Args:
+        heads: of the posts that were asked for, and of those on the way; what is found is added.
+    """
+    way = {post.id: post}
+    head: Post | None = post
+    while head and head.parent:
+        if head.parent in heads:
+            head = heads[head.parent]
+        elif head.parent not in by_id or head.parent in way:
+            head = None
+        else:
+            head = by_id[head.parent]
+            way[head.id] = head
+    heads |= dict.fromkeys(way, head)
+    return head

@@ -127,3 +127,29 @@ def test_files_of_one_name_go_to_files_of_their_own(tmp_path: Path) -> None:
     names = [each.cleaned.name for each in cleaned]
     assert names == ["rows.cleaned.jsonl", "rows-2.cleaned.jsonl", "faq.en.cleaned.jsonl", "faq.de.cleaned.jsonl"]
     assert len({each.cleaned.read_text() for each in cleaned}) == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "cleaned"),
+    [
+        (
+            "literal-escape",
+            r"Look in C:\new\notes.\nOpen it.\n\nThen wait.",
+            "Look in C:\\new\\notes.\nOpen it.\n\nThen wait.",
+        ),
+        ("html-entity", "Tom &amp; Ann&#39;s &euro; ?id=1&copy=2&region=eu", "Tom & Ann's € ?id=1&copy=2&region=eu"),
+    ],
+)
+def test_what_only_looks_like_a_fault_stays(code: str, text: str, cleaned: str) -> None:
+    assert clean_text(text, [code]) == cleaned
+
+
+def test_of_two_alike_one_stays_though_the_first_is_left_out_for_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = ask("What is the capital of France?", "Paris")
+    path.write_text(json.dumps({**row, "accepted": "Paris"}) + "\n" + json.dumps(row) + "\n")
+    (file,) = data_check(str(path), fix=True).cleaned
+    assert [json.loads(line) for line in file.cleaned.read_text().splitlines()] == [row]
+    # A fault that is to be ignored leaves nothing out, and the second is a double again.
+    codes = [finding.code for finding in data_check(str(path), ignore=["not-text"]).findings]
+    assert codes == ["duplicate"]

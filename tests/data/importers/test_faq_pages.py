@@ -186,3 +186,12 @@ def test_a_page_without_questions_is_told(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_csv_with_one_name_or_none_loses_no_line_and_swaps_nothing(tmp_path: Path, text: str) -> None:
     assert _pairs(_imported(tmp_path / "faq.csv", text)) == [("How is it?", "Good."), ("Why so?", "Because.")]
+
+
+def test_a_table_without_names_loses_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text("How do I reset it,Press the button.\nHow do I turn it off,Pull the plug.\n")
+    rows = import_export(path).rows
+    assert [row["instruction"] for row in rows] == ["How do I reset it", "How do I turn it off"]
+    path.write_text("Topic,What we say\nReset,Press the button.\n")
+    assert [row["instruction"] for row in import_export(path).rows] == ["Reset"]
