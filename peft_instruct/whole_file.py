@@ -1,12 +1,29 @@
-"""Files that are there whole, or as they were before: after an error, on a full disk, after a crash."""
+"""Files as a whole: there, or as they were before (after an error, on a full disk, after a crash), and their hash."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+BLOCK_BYTES = 1 << 20
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """A file that may be larger than memory, some of it at a time."""
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            yield block
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in blocks_of(path):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def partial_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peft_instruct.errors import AdapterError, problems_of
-from peft_instruct.whole_file import whole_file
+from peft_instruct.whole_file import sha256_of, whole_file
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
@@ -40,7 +40,7 @@ class FileStamp(Record):
 
 
 def stamp(path: Path) -> FileStamp:
-    return FileStamp(sha256=sha256(path), num_bytes=path.stat().st_size)
+    return FileStamp(sha256=sha256_of(path), num_bytes=path.stat().st_size)
 
 
 def damage(folder: Path, files: Mapping[str, FileStamp]) -> list[str]:
@@ -54,7 +54,7 @@ def damage(folder: Path, files: Mapping[str, FileStamp]) -> list[str]:
             problems.append(f"{name}: missing.")
         elif file.stat().st_size != expected.num_bytes:
             problems.append(f"{name}: {file.stat().st_size} bytes. expected {expected.num_bytes}.")
-        elif sha256(file) != expected.sha256:
+        elif sha256_of(file) != expected.sha256:
             problems.append(f"{name}: its content was changed (SHA-256 differs).")
     return problems
 
@@ -66,14 +66,6 @@ def pickles(folder: Path) -> list[str]:
         for file in sorted(folder.iterdir())
         if file.suffix in PICKLE_SUFFIXES
     ]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def seal(text: str) -> str:

@@ -5,7 +5,6 @@ No pickle, nothing half-written (an entry appears by one rename), nothing older 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from peft_instruct.whole_file import sha256_of
 
 VARIABLE = "PEFT_INSTRUCT_CACHE"
 OFF = ("off", "0", "false", "no")
@@ -126,14 +127,6 @@ class Cache:
             if total > self.most_bytes and place.name != kept:
                 shutil.rmtree(place, ignore_errors=True)
                 total -= sizes[place][1]
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _hashes(place: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from peft_instruct.data.cache import Cache, Entry, sha256_of
+from peft_instruct.data.cache import Cache, Entry
 from peft_instruct.data.columns import RowColumns, Texts, arrays_of
 from peft_instruct.data.prepare import InstructionData, read_instruction_data, without_collector
 from peft_instruct.data.sources import files_of, is_hub_id, local_file
@@ -31,6 +31,7 @@ from peft_instruct.data.tokens import model_rows
 from peft_instruct.data.types import LengthReport, PromptCompletion
 from peft_instruct.data.units import Tokenizer
 from peft_instruct.recipe.data_section import DataSection, Source
+from peft_instruct.whole_file import sha256_of
 
 Say = Callable[[str], None]
 SPLITS = ("train", "validation", "test")

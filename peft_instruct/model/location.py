@@ -12,6 +12,7 @@ from peft_instruct.environment import DEFAULT_ENDPOINT, HubState
 from peft_instruct.errors import ModelError, first_line
 from peft_instruct.model.screening import MOST_BYTES, model_problems, read_json
 from peft_instruct.recipe.shipped import PACKAGE
+from peft_instruct.whole_file import blocks_of
 
 STARTER = "starter"
 STARTER_FOLDER = PACKAGE / "starter" / "base"
@@ -138,7 +139,6 @@ def weight_fingerprint(location: Location) -> str:
     digest = hashlib.sha256()
     for path in weight_files(location):
         digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 22), b""):
-                digest.update(block)
+        for block in blocks_of(path):
+            digest.update(block)
     return digest.hexdigest()

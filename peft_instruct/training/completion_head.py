@@ -5,6 +5,13 @@ Off CUDA, TRL's fused head scores every position of a batch, in fp32, and comput
 the same tokens, with an input and without: their hidden states are the same in all such rows, and they stand once
 before the rows, which follow one after another. Where a model's attention is not ours, what all rows begin with is a
 pass of its own, and its keys and values are all rows'. The loss is the same sum over the same positions.
+
+    the rows are             where                                        what they begin with is computed
+    joined                   attention is ours, padding is on the right   once per kind
+    behind a preamble        a family that we know, nothing recomputed    once, where all rows share it
+    as the batch has them    everywhere else                              in every row
+
+With dropout nothing is shared, and with it or recomputation nothing is left out behind the last attention.
 """
 
 from __future__ import annotations
