@@ -70,7 +70,7 @@ def generate(
         batch_size=batch_size,
         base=base,
         device=device,
-        stream=stream if sys.stdout.isatty() and not as_json else None,
+        stream=stream if sys.stdout and sys.stdout.isatty() and not as_json else None,
         say=say,
     )
     show(result, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class MergeResult:
                 f"{away.largest_logit_difference:.2f} of {away.largest_logit:.1f}, argmax agreement "
                 f"{away.argmax_agreement:.1%} between the two"
             )
-        lines.append(f'next: peft-instruct generate {report.folder} "Name three primary colours."')
+        lines.append(f'next: peft-instruct generate {shlex.quote(str(report.folder))} "Name three primary colours."')
         return "\n".join(lines)
 
 

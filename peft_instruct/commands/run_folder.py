@@ -121,7 +121,9 @@ def check_free(final: Path, recipe: Recipe, if_exists: str) -> None:
         AdapterError: as `claimed`, for what the folder is and holds.
     """
     _check_place(final)
-    _checked(_place_of(final), recipe, if_exists)
+    folder = _checked(_place_of(final), recipe, if_exists)
+    if not folder.is_finished and not os.access(there := _nearest(folder.work), os.W_OK):
+        raise AdapterError(f"{folder.work}: cannot be written ({_owner(there)}). Name another folder with --out.")
 
 
 def _place_of(final: Path) -> RunFolder:
@@ -205,6 +207,14 @@ def _holder(lock: Path) -> str:
 
 def _why(folder: Path, error: OSError) -> str:
     """The error, and who may write in the nearest folder that is there."""
-    there = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
-    status = there.stat()
-    return f"{error.strerror}; {there} has mode {status.st_mode & 0o777:o} and owner {status.st_uid}"
+    return f"{error.strerror}; {_owner(_nearest(folder))}"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
+
+
+def _owner(folder: Path) -> str:
+    status = folder.stat()
+    return f"{folder} has mode {status.st_mode & 0o777:o} and owner {status.st_uid}"

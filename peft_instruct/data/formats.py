@@ -152,7 +152,7 @@ def _unreadable(source: str, name: str, present: list[str], lacking: dict[str, l
         first, second = present[:2]
         hint = (
             f"Name yours: --set data.columns.instruction={first} --set data.columns.output={second}, or whichever "
-            "asks and answers."
+            "asks and answers; or rename the columns."
         )
     return (
         f"{source}: cannot read the rows as {name}; the columns are {', '.join(map(repr, present)) or 'none'}. "

@@ -31,7 +31,7 @@ class Form:
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:
-    """The text with every finding as `[EMAIL]`, `[PHONE]`, `[CARD]`, `[SECRET]` or `[IP]`, and how many of each."""
+    """The text with every finding as `[EMAIL]`, `[PHONE]`, `[CARD]`, `[IBAN]`, `[SECRET]`, `[IP]`; how many of each."""
     counts: Counter[str] = Counter()
     for form in FORMS:
         if form.needs(text):
@@ -109,6 +109,13 @@ def _is_card(text: str, found: re.Match[str]) -> bool:
     return bool(_CARD.fullmatch(digits)) and passes_luhn(digits)
 
 
+def _is_iban(text: str, found: re.Match[str]) -> bool:
+    """Its check digits (ISO 13616-1, ISO/IEC 7064 MOD 97-10)."""
+    number = found[0].replace(" ", "").upper()
+    digits = "".join(str(int(character, 36)) for character in number[4:] + number[:4])
+    return 15 <= len(number) <= 34 and int(digits) % 97 == 1
+
+
 def _is_address(text: str, found: re.Match[str]) -> bool:
     """An address of a machine: no version, and none that every machine has."""
     before = text[max(0, found.start() - 24) : found.start()]
@@ -155,6 +162,7 @@ _EMAIL = re.compile(
 _IP6 = re.compile(
     r"(?<![\w:.])(?P<value>(?:[0-9a-fA-F]{1,4}:){1,7}(?::|[0-9a-fA-F]{1,4})(?::?[0-9a-fA-F]{1,4}){0,7})(?![\w:])"
 )
+_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![^\W_])", re.IGNORECASE)
 _FREE = r"(?<![\w.,+#/-])"
 _INTERNATIONAL = r"(?:\+\s?|00(?: (?=[1-9])|(?=\d{1,3}[ ./-])))[1-9](?:[ .\-/()]{0,3}\d){6,14}"
 _BEHIND_WORD = re.compile(
@@ -189,6 +197,7 @@ FORMS = (
     Form("secret", BEARER, re.compile("Bearer").search),
     Form("secret", _NAMED, _has_secret_word, _is_secret),
     Form("email", _EMAIL, _has_at),
+    Form("iban", _IBAN, re.compile(r"[A-Za-z]{2}\d{2}").search, _is_iban),
     Form("card", re.compile(rf"(?<![\w.+-])(?:{_IN_FOURS}|(?:\d[ -]?){{12,18}}\d)(?![\w-]|\.\d)"),
          _has_digits, _is_card),
     Form("ip", re.compile(r"(?<![\w.-])(?P<value>\d{1,3}(?:\.\d{1,3}){3})(?![\w-]|\.\d)"),

@@ -108,7 +108,10 @@ def _parse(path: Path, content: bytes) -> Iterator[Row | BadRowError]:
         line = content.count(b"\n", 0, error.start) + 1
         raise DatasetError(f"{path}:{line}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from error
     if kind in (".csv", ".tsv"):
-        return _csv_rows(text, str(path), "\t" if kind == ".tsv" else ",")
+        names = text.partition("\n")[0]
+        # As spreadsheets write it where the comma stands in numbers.
+        semicolons = kind == ".csv" and ";" in names and "," not in names
+        return _csv_rows(text, str(path), "\t" if kind == ".tsv" else ";" if semicolons else ",")
     if kind == ".txt":
         return iter([Row({"text": text}, f"{path}:1")] if text.strip() else [])
     # Many `.json` files are JSON Lines and the other way round; the first character tells.

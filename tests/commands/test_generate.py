@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +265,9 @@ def test_columns_are_known_in_any_case_as_in_training(adapter: Path, tmp_path: P
     path = write_rows(tmp_path / "rows.jsonl", [{"Instruction": instruction, "Input": given}])
     (row,) = run(adapter, file=path, max_new_tokens=4).completed
     assert row.tuned.prompt == ALPACA.prompt(instruction, given)
+
+
+def test_a_closed_stdout_is_no_error(adapter: Path) -> None:
+    command = [sys.executable, "-m", "peft_instruct", "generate", str(adapter), "Hello?", "--max-new-tokens", "2"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from listeners import silent
 
-from peft_instruct.commands.run_folder import LOCK, MANIFEST, RunFolder, claimed
+from peft_instruct.commands.run_folder import LOCK, MANIFEST, RunFolder, check_free, claimed
 from peft_instruct.commands.train import train
 from peft_instruct.errors import AdapterError, PeftInstructError
 from peft_instruct.recipe import load_recipe
@@ -125,3 +125,11 @@ def test_what_a_file_manager_leaves_is_nobodys_work(tiny_recipe: Path, tmp_path:
     (final / ".DS_Store").write_bytes(b"icons")
     again = train(str(tiny_recipe), overrides, out=final, say=silent)
     assert again.record()["finished_already"]
+
+
+def test_a_place_that_cannot_be_written_is_told_by_a_dry_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write everywhere
+    with pytest.raises(AdapterError, match=r"adapter\.run: cannot be written \(.* has mode \d+ and owner"):
+        check_free(tmp_path / "adapter", RECIPE, "refuse")

@@ -310,3 +310,10 @@ def test_the_source_of_a_row_is_its_file_whatever_that_is_called() -> None:
     assert [_source(PromptCompletion("", "", origin)) for origin in origins] == [
         "my row data/a.jsonl", "my row data/b.jsonl", "a/b:train", "a.json",
     ]  # fmt: skip
+
+
+def test_semicolons_part_the_columns_where_no_comma_does(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("\ufeffinstruction;output\nHow much?;1,50\n", encoding="utf-8")
+    (row,) = read_rows(str(path)).rows
+    assert row.values == {"instruction": "How much?", "output": "1,50"}

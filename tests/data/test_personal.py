@@ -52,7 +52,7 @@ def test_recall_and_precision_on_the_lists_are_those_of_the_readme() -> None:
 
 def test_every_kind_is_planted_in_number() -> None:
     assert all(count >= 10 for count in Counter(kind for kind, _, _ in PLANTED).values())
-    assert {kind for kind, _, _ in PLANTED} == {"email", "phone", "card", "secret", "ip"}
+    assert {kind for kind, _, _ in PLANTED} == {"email", "phone", "card", "secret", "ip", "iban"}
 
 
 def test_one_digit_changed_is_no_card() -> None:
@@ -131,3 +131,10 @@ def test_a_card_is_found_beside_its_expiry_and_its_check_number(frame: str, card
 )  # fmt: skip
 def test_addresses_in_italics_and_of_rare_ends_are_masked(text: str, masked: str) -> None:
     assert mask(text)[0] == masked
+
+
+def test_an_iban_is_known_by_its_check_digits() -> None:
+    for iban in ("DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "FR14 2004 1010 0505 0001 3M02 606"):
+        assert mask(f"Pay to {iban}, please.") == ("Pay to [IBAN], please.", {"iban": 1})
+    wrong = "Part DE88 3704 0044 WXYZ"
+    assert mask(wrong)[0] == wrong

@@ -51,10 +51,13 @@ def joined(blocks: Sequence[Block]) -> str:
 
 
 def spelled_out(block: Block) -> Iterator[Block]:
-    """A paragraph that is a bold question, or `Q: ...` with or without its `A: ...`, as what it stands for."""
-    bold = _BOLD.fullmatch(block.text)
+    """A paragraph as what it stands for: a line that is a bold question, or `Q: ...`, and what follows it as answer."""
+    first, _, rest = block.text.partition("\n")
+    bold = _BOLD.fullmatch(first.rstrip())
     if bold and bold["text"].rstrip().endswith(QUESTION_MARKS) and not _Q.match(block.text):
         yield Block(MARKED, bold["text"].strip(), block.line)
+        if rest.strip():
+            yield Block(0, rest, block.line + 1)
     elif asked := _Q.match(block.text):
         question, mark, answer = _split_at_answer(block.text[asked.end() :])
         yield Block(MARKED, question.strip().removesuffix("**").strip(), block.line)

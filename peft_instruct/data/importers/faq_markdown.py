@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from peft_instruct.data.importers.blocks import Block, spelled_out
 from peft_instruct.data.importers.export import Export
@@ -28,7 +29,8 @@ def _blocks(page: str) -> Iterator[Block]:
         page = "\n" * front[0].count("\n") + page[front.end() :]
     lines = page.split("\n")
     tokens = MarkdownIt("commonmark").parse(page)
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+    for token, after in pairwise([*tokens, None]):
+        assert token is not None  # only the last one is, which is no first of a pair
         if token.level or token.map is None or token.type == "hr":
             continue
         first, last = token.map

@@ -58,6 +58,8 @@ class _Reader(HTMLParser):
         self.lists: list[int] = []  # 0 for a bullet list, else the next number
         self.marker = ""
         self.line = 1
+        self.bold = 0
+        self.has_bold = self.has_plain = False  # of what is gathered
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _SKIPPED:
@@ -75,7 +77,9 @@ class _Reader(HTMLParser):
         elif tag == "li":
             self._begin_item()
         elif tag == "br":
-            self.pieces.append("\n")
+            self._break_line()
+        elif tag in ("strong", "b"):
+            self.bold += 1
         elif tag == "code" and "pre" not in self.open:
             self.pieces.append("`")
 
@@ -91,6 +95,8 @@ class _Reader(HTMLParser):
                 del self.open[len(self.open) - 1 - self.open[::-1].index(tag) :]
         if tag in ("ul", "ol") and self.lists:
             self.lists.pop()
+        elif tag in ("strong", "b"):
+            self.bold = max(0, self.bold - 1)
         elif tag in ("td", "th"):
             self.pieces.append(" | ")
         elif tag == "code" and "pre" not in self.open:
@@ -98,25 +104,39 @@ class _Reader(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "br" and not self.skipped:
+            self._break_line()
+
+    def _break_line(self) -> None:
+        if self._is_bold_question("".join(self.pieces)):
+            self.flush()
+        else:
             self.pieces.append("\n")
+
+    def _is_bold_question(self, text: str) -> bool:
+        """A line of its own, bold as a whole, as pages without headings mark their questions."""
+        is_plain = not (self.lists or "blockquote" in self.open or "pre" in self.open)
+        return is_plain and self.has_bold and not self.has_plain and text.rstrip().endswith(QUESTION_MARKS)
 
     def handle_data(self, data: str) -> None:
         if not self.skipped:
             if not self.pieces:
                 self.line = self.getpos()[0]
+            if data.strip():
+                self.has_bold, self.has_plain = self.has_bold or self.bold > 0, self.has_plain or not self.bold
             self.pieces.append(data if "pre" in self.open else re.sub(r"\s+", " ", data))
 
     def flush(self) -> None:
         """What has been gathered becomes a block."""
         text = "".join(self.pieces)
-        self.pieces = []
+        is_bold_question = self._is_bold_question(text)
+        self.pieces, self.has_bold, self.has_plain = [], False, False
         if not text.strip():
             return
         if "pre" in self.open:
             text = "```\n" + text.strip("\n") + "\n```"
         else:
             text = re.sub(r"[ \t]*\n[ \t]*", "\n", text.replace("\xa0", " ")).strip().removesuffix("|").rstrip()
-        level = next((_LEVELS[tag] for tag in self.open if tag in _LEVELS), 0)
+        level = next((_LEVELS[tag] for tag in self.open if tag in _LEVELS), MARKED if is_bold_question else 0)
         if "button" in self.open and not level:
             # An accordion's question; other buttons say `Copy`.
             if not text.endswith(QUESTION_MARKS):

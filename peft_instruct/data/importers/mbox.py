@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from email.message import EmailMessage
 from email.utils import getaddresses
 
+from peft_instruct.data.formats import QUESTION_MARKS
 from peft_instruct.data.importers.export import Export
 from peft_instruct.data.importers.html_text import html_to_text
 from peft_instruct.data.importers.mail_text import own_words
@@ -21,6 +22,8 @@ _REPLY_MARKS = re.compile(
     r"^(?:\s*(?:re|aw|sv|antw|fwd?|wg|tr|rv|res|回复|答复|转发)(?:\[\d+\])?\s*[:：])+\s*", re.IGNORECASE
 )
 _NO_REPLY = re.compile(r"^(?:no-?reply|do-?not-?reply|mailer-daemon|postmaster|bounce)", re.IGNORECASE)
+LEAST_SAID = 25
+"""Characters of a mail that says something by itself; of a shorter one ("See above. Thanks!") the subject counts."""
 
 
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
@@ -107,4 +110,12 @@ def _in_thread(post: Post, mail: EmailMessage, known: Container[str], subjects: 
     if not parent and referred:
         parent = referred[0]
     subjects.setdefault(plain, post.id)
-    return Post(post.id, post.author, post.text, post.time, parent)
+    text = post.text if parent or not _asks_in(subject, post.text) else f"{subject.strip()}\n\n{post.text}".strip()
+    return Post(post.id, post.author, text, post.time, parent)
+
+
+def _asks_in(subject: str, text: str) -> bool:
+    """Whether a mail asks in its subject: its text asks nothing, and there is a question, or next to no text."""
+    if not subject.strip() or any(mark in text for mark in QUESTION_MARKS):
+        return False
+    return subject.rstrip().endswith(QUESTION_MARKS) or len(text) < LEAST_SAID

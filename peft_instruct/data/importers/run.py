@@ -58,7 +58,7 @@ def import_export(path: Path, kind: str | None = None, shape: Shape = "pairs", *
     if problems:
         raise DatasetError.of(str(path), problems)
     if not imported.rows:
-        counts = ", ".join(f"{count} {reason}" for reason, count in reasons(imported.dropped))
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons(imported.dropped)) or "nothing: it is empty"
         raise DatasetError(f"{path}: no question with an answer in it, read as {found} ({reason}). Left out: {counts}.")
     return imported
 

@@ -19,6 +19,7 @@ from peft_instruct.data.importers.threads import Post, threads
 from peft_instruct.data.importers.types import Broken, Dropped, Found
 
 DAY = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
+PRIVATE_LISTS = ("dms.json", "mpims.json")
 _PEOPLE_WRITE = {"", "thread_broadcast", "me_message", "file_share"}
 _MARKUP = re.compile(r"<(?P<sign>[@#!]?)(?P<target>[^<>|\n]+)(?:\|(?P<label>[^<>\n]*))?>")
 
@@ -28,6 +29,7 @@ class _Channel:
     """Records of a channel by time stamp, edits applied; and where each stood."""
 
     file: str
+    is_private: bool = False
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
 
@@ -53,15 +55,16 @@ class _Channel:
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     """One conversation per thread; messages nobody replied to are conversations of one message."""
     people, bots = _people(export)
+    private = _private(export)
     channels: dict[str, _Channel] = {}
     for name in sorted(names, key=lambda name: (str(PurePosixPath(name).parent), name)):
         day = DAY.search(name)
         if day is None:
-            if PurePosixPath(name).name not in ("users.json", "channels.json"):
+            if PurePosixPath(name).name not in ("users.json", "channels.json", *PRIVATE_LISTS):
                 yield Dropped(name, "", "file without messages")
             continue
         folder = str(PurePosixPath(name).parent)
-        channel = channels.setdefault(folder, _Channel(folder))
+        channel = channels.setdefault(folder, _Channel(folder, day["channel"] in private))
         for record in flattened(export.records(name)):
             if isinstance(record, Broken):
                 yield record
@@ -70,7 +73,7 @@ def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     for channel in channels.values():
         posts = []
         for ts, record in channel.records.items():
-            reason = _reason_to_drop(record, bots)
+            reason = "direct message" if channel.is_private else _reason_to_drop(record, bots)
             text = resolved(text_of(record, "text"), people)
             if reason:
                 channel.dropped.append(Dropped(channel.file, ts, reason, text))
@@ -79,6 +82,13 @@ def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
                 posts.append(Post(ts, text_of(record, "user"), text, iso_time(ts), parent if parent != ts else ""))
         yield from channel.dropped
         yield from threads(channel.file, sorted(posts, key=lambda post: _seconds(post.id)))
+
+
+def _private(export: Export) -> set[str]:
+    """The folders of direct messages, of two or of several: what was said there was said to nobody else."""
+    lists = [name for name in export.names if PurePosixPath(name).name in PRIVATE_LISTS]
+    talks = [talk for name in lists for talk in flattened(export.records(name))]
+    return {text_of(talk, key) for talk in talks for key in ("id", "name")} - {""}
 
 
 def _people(export: Export) -> tuple[dict[str, str], set[str]]:

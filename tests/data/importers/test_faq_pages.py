@@ -195,3 +195,43 @@ def test_a_table_without_names_loses_no_line(tmp_path: Path) -> None:
     assert [row["instruction"] for row in rows] == ["How do I reset it", "How do I turn it off"]
     path.write_text("Topic,What we say\nReset,Press the button.\n")
     assert [row["instruction"] for row in import_export(path).rows] == ["Reset"]
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        (
+            "a.html",
+            "<h1>FAQ</h1><p><strong>May I share it?</strong></p><p>No.</p><p><b>Is there an app?</b><br>Yes.</p>",
+        ),
+        (
+            "a.html",
+            "<h1>FAQ</h1><div><b>May I <i>share</i> it?</b></div>No.<p><strong>Is there an app?</strong></p>Yes.",
+        ),
+        ("a.md", "# FAQ\n\n**May I share it?**\nNo.\n\n**Is there an app?**\n\nYes.\n"),
+    ],
+)
+def test_bold_questions_of_a_page_without_headings(name: str, page: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(page)
+    rows = import_export(tmp_path / name).rows
+    assert [(row["instruction"], row["output"]) for row in rows] == [
+        ("May I share it?", "No."),
+        ("Is there an app?", "Yes."),
+    ]
+
+
+def test_what_is_bold_within_an_answer_is_no_question(tmp_path: Path) -> None:
+    page = (
+        "<h2>Is it on?</h2><p>Yes. <b>Still not?</b> Call.</p><ul><li><b>Why?</b></li></ul>"
+        "<blockquote><b>Who?</b></blockquote>"
+    )
+    (tmp_path / "a.html").write_text(page)
+    (row,) = import_export(tmp_path / "a.html").rows
+    assert row["output"] == "Yes. Still not? Call.\n\n- Why?\n\n> Who?"
+
+
+@pytest.mark.parametrize("page", ["", "\n \n", "---\ntitle: x\n---\n"])
+def test_a_page_of_nothing_is_told(page: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(page)
+    with pytest.raises(DatasetError):
+        import_export(tmp_path / "a.md")

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import made_chats
 import made_mail
@@ -126,3 +127,20 @@ def test_a_folder_is_read_as_its_zip(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "folder")
     assert import_export(tmp_path / "folder").rows == import_export(path).rows
+
+
+def test_direct_messages_of_slack_are_left_out(tmp_path: Path) -> None:
+    def write(name: str, value: Any) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(value))
+
+    talk = [{"type": "message", "user": user, "text": text, "ts": f"{ts}.0", "thread_ts": "1.0"}
+            for user, text, ts in (("U1", "Is it on?", 1), ("U2", "It is.", 2))]  # fmt: skip
+    write("users.json", [])
+    write("dms.json", [{"id": "D1", "members": ["U1", "U2"]}])
+    write("mpims.json", [{"id": "G1", "name": "mpdm-ana--bo--cy-1"}])
+    for channel in ("help", "D1", "mpdm-ana--bo--cy-1"):
+        write(f"{channel}/2026-03-02.json", talk)
+    imported = import_export(tmp_path)
+    assert [row["provenance"]["file"] for row in imported.rows] == ["help"]
+    assert Counter(item.reason for item in imported.dropped) == {"direct message": 4}

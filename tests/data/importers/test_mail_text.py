@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from peft_instruct.data.importers.mail_text import own_words
+from peft_instruct.data.importers.run import import_export
 
 QUOTED = "> Is it on?\n>\n> Ana"
 
@@ -80,3 +83,22 @@ def test_what_only_looks_like_one_stays(text: str) -> None:
 def test_an_answer_that_begins_with_thanks_is_kept_to_its_farewell(thanks: str) -> None:
     answer = f"Hi Ana,\n\n{thanks}\n\nPlease open Settings and choose Reset.\nThis clears the cache."
     assert own_words(f"{answer}\n\nBest,\nTom\n") == answer
+
+
+@pytest.mark.parametrize(
+    ("subject", "body", "asked"),
+    [
+        ("How do I change my password?", "See above. Thanks!", "How do I change my password?\n\nSee above. Thanks!"),
+        ("Is it open on Sunday?", "I would like to come by with four friends.",
+         "Is it open on Sunday?\n\nI would like to come by with four friends."),
+        ("Sunday", "Would it be possible to come by at noon?", "Would it be possible to come by at noon?"),
+        ("Is it open?", "Would it be possible to come by at noon?", "Would it be possible to come by at noon?"),
+    ],
+)  # fmt: skip
+def test_a_question_in_the_subject_is_asked(subject: str, body: str, asked: str, tmp_path: Path) -> None:
+    start = "From ana@a.de Mon Mar  2 09:00:00 2026\n"
+    first = f"From: ana@a.de\nDate: Mon, 2 Mar 2026 09:00:00 +0000\nMessage-ID: <1@a>\nSubject: {subject}\n\n{body}\n"
+    answer = f"From: bo@b.de\nMessage-ID: <2@b>\nIn-Reply-To: <1@a>\nSubject: Re: {subject}\n\nYes.\n"
+    (tmp_path / "a.mbox").write_text(f"{start}{first}\n{start}{answer}")
+    (row,) = import_export(tmp_path / "a.mbox").rows
+    assert (row["instruction"], row["output"]) == (asked, "Yes.")
