@@ -34,7 +34,7 @@ def card(manifest: AdapterManifest, description: str, scores: dict[str, Any]) ->
     return hide_secrets(
         f"{front}\n# {manifest.name}\n\n{description or 'Instruction-tuned with peft-instruct.'}\n\n"
         f"{'Trained from random weights with the tokenizer of' if from_scratch else kinds[manifest.kind]} "
-        f"`{manifest.base.id}`{revision}, made by "
+        f"`{manifest.base.id}`{revision}{', a folder of its maker' if manifest.base.relative_path else ''}, made by "
         f"peft-instruct {manifest.environment.get('versions', {}).get('peft-instruct', '')}.\n{table}\n"
         "## Prompt\n\nIt follows instructions only in the prompt that it was trained with:\n\n"
         f"```text\n{manifest.template.without_input}\n```\n\n"

@@ -19,7 +19,7 @@ from peft_instruct.adapter.config import check_adapter_config
 from peft_instruct.adapter.manifest import AdapterManifest, check_base, check_golden, read_manifest
 from peft_instruct.data.templates import Template
 from peft_instruct.environment import HubState
-from peft_instruct.errors import AdapterError, first_line, is_out_of_memory
+from peft_instruct.errors import AdapterError, ModelError, first_line, is_out_of_memory
 from peft_instruct.model.adapters import tensors_not_finite
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import Compute
@@ -77,8 +77,13 @@ class Tuned:
         return replace(self, model=self.model.merge_and_unload())
 
 
-def write_weights(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_id: str) -> None:
+def write_weights(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_id: str | None
+) -> None:
     """Write what was trained: the adapter's matrices, or the whole model with its tokenizer.
+
+    Args:
+        base_id: what other tools load the base by; None where it is a folder of this machine.
 
     Raises:
         AdapterError: a value is not finite; nothing is written then.
@@ -137,7 +142,10 @@ def base_location(adapter: Adapter, hub: HubState, base: str | None = None) -> L
     identity = adapter.manifest.base
     if base is None and identity.relative_path:
         base = str(adapter.path / identity.relative_path)
-    location = locate(base or identity.id, identity.revision or "main", hub, place=str(adapter.path))
+    try:
+        location = locate(base or identity.id, identity.revision or "main", hub, place=str(adapter.path))
+    except ModelError as error:
+        raise ModelError(f"{error} Where it has moved, name the place with --base.") from error
     check_base(identity, location, str(adapter.path))
     return location
 

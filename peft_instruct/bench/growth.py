@@ -28,6 +28,10 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
     return linear_regression([math.log(value) for value in values], [math.log(cost) for cost in costs]).slope
 
 
+FEWEST_POINTS = 3
+"""That can contradict an exponent."""
+
+
 def in_words(slope: float) -> str:
     """What an exponent says, without the number."""
     size, verb = abs(slope), "grows" if slope > 0 else "falls"
@@ -73,6 +77,8 @@ def growth_lines(growth: Growth) -> list[str]:
                 f"  {name} {in_words(slope)}: twice the {growth.axis} gives {2**slope:.2f} times as much "
                 f"(exponent {slope:.2f})"
             )
+    if len(lines) > 1 and len(growth.values) < FEWEST_POINTS:
+        lines.append("  through two points every noise is a law: measure a third before relying on it")
     return lines if len(lines) > 1 else []
 
 

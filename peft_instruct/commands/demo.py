@@ -93,6 +93,7 @@ def demo(
         say_limits([row], [found], tuned.base.positions, notes.append)
         if options.temperature:
             notes.append(f"sampled with seed {seed}")
+        on_text("")
         theirs = completing.of_the_base(row).completion if compare else ""
         return Answer(template.output(found.completion), theirs, "; ".join(notes))
 

@@ -69,7 +69,13 @@ class ResumableTrainer(SFTTrainer):
         state = self.state
         if state.global_step < state.max_steps:
             steps = f"{state.global_step:,} of {state.max_steps:,} steps"
-            self.say(f"early stopping: {steps}. No lower validation loss in training.early_stopping.patience")
+            ended = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+            why = "".join(
+                f". The validation loss was not lower by more than {each.early_stopping_threshold:g} "
+                f"{each.early_stopping_patience} times in a row"
+                for each in ended
+            )
+            self.say(f"early stopping: {steps}{why}")
         if self.args.load_best_model_at_end and state.best_global_step not in (None, state.global_step):
             self.say(f"the weights are those of step {state.best_global_step:,}, of the lowest validation loss")
 

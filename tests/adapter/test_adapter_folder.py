@@ -17,7 +17,7 @@ from peft_instruct.adapter.folder import Adapter, load_tuned, open_adapter, writ
 from peft_instruct.adapter.manifest import MANIFEST, AdapterManifest, stamp_files, write_manifest
 from peft_instruct.adapter.proofs import compare, probe_inputs, probe_logits, prove_reload
 from peft_instruct.environment import HubState
-from peft_instruct.errors import AdapterError, PeftInstructError
+from peft_instruct.errors import AdapterError, ModelError, PeftInstructError
 from peft_instruct.model.base import load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import locate
@@ -160,6 +160,19 @@ def test_an_adapter_that_is_not_finite_is_never_written(tiny_adapter_folder: Pat
     with pytest.raises(AdapterError, match="not finite"):
         write_weights(tuned.model, tuned.tokenizer, tmp_path / "out", "base")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_as_base_is_no_model_of_the_hub(tiny_adapter_folder: Path) -> None:
+    """Another tool would look its name up there, and `gpt2` is one."""
+    config = json.loads((tiny_adapter_folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    assert "a folder of its maker" in (tiny_adapter_folder / "README.md").read_text()
+
+
+def test_a_base_that_has_moved_is_told_with_the_way_out(tiny_adapter_folder: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(tiny_adapter_folder, tmp_path / "far" / "away" / "adapter"))
+    with pytest.raises(ModelError, match=r"is not there.*name the place with --base"):
+        load_tuned(open_adapter(moved), choose_compute("cpu", "fp32"), OFFLINE)
 
 
 def test_an_inert_adapter_is_an_error() -> None:

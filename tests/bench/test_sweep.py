@@ -159,7 +159,10 @@ def test_growth_is_of_the_points_that_were_measured_and_is_said() -> None:
         "  time per step grows in proportion: twice the batch gives 2.00 times as much (exponent 1.00)",
         "  tokens per second stays the same: twice the batch gives 1.00 times as much (exponent 0.00)",
         "  peak memory grows in proportion: twice the batch gives 2.00 times as much (exponent 1.00)",
+        "  through two points every noise is a law: measure a third before relying on it",
     ]
+    (three,) = growths([point(batch, 0.25) for batch in (2, 4, 8)])
+    assert len(growth_lines(three)) == 4
 
 
 def test_the_precisions_of_a_sweep_are_told_apart() -> None:
