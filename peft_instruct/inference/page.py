@@ -1,8 +1,8 @@
 """A page in the browser that asks one model, on this machine alone: an instruction in, its answer as it comes.
 
-Gradio's page is made for others to see; what it takes from its environment and what it loads from elsewhere is set here
-(gradio 6.31, blocks.py and themes/utils/fonts.py): it listens on 127.0.0.1, shares and serves no file, asks nobody for
-fonts or a newer version, and counts nothing. Answers are shown as text, never as HTML.
+Gradio's page is made for others to see; what it would take from its environment is set here (gradio 6.31, blocks.py):
+it listens on 127.0.0.1, is shared nowhere and serves no file, asks nobody for a newer version, and counts nothing.
+Answers are shown as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -184,12 +184,9 @@ def listening(page: Any, port: int | None) -> Iterator[str]:
     Args:
         port: None: the first free one from 7860 on.
     """
-    import gradio as gr
-
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     _, url, _ = page.launch(
         server_name=HOST, server_port=port, prevent_thread_lock=True, quiet=True, inbrowser=False, share=False,
-        theme=theme, footer_links=[], allowed_paths=[], root_path="", max_file_size="1mb", strict_cors=True,
+        footer_links=[], allowed_paths=[], root_path="", max_file_size="1mb", strict_cors=True,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False, run_history=False,
     )  # fmt: skip
     try:

@@ -154,6 +154,7 @@ def test_nothing_of_the_page_is_from_elsewhere(page: Serving) -> None:
     loads = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(https?://[^"') ]+)""", fetched(page.url))
     styles = fetched(f"{page.url}theme.css")
     assert [url for url in loads if not url.startswith(page.url)] == []
+    assert json.loads(fetched(f"{page.url}config"))["stylesheets"] == []
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", styles)
 
 
