@@ -19,6 +19,8 @@ from peft_instruct.report.safe_text import in_short
 
 LEAST_LEARNED = 0.2
 """Share of the median loss that training has to have taken away for the lists to be about the rows."""
+MOST_MISLABELLED = 0.2
+"""Share of the rows that may be wrong; more of them are another kind of row than the rest, which is not learned yet."""
 LISTS = {
     "mislabelled": "look mislabelled: their loss stands out, and another token is at least a hundred times as likely",
     "worse": "got worse",
@@ -65,6 +67,12 @@ class WorstResult:
             lines.append(self.note)
         if before - after < LEAST_LEARNED * before:
             lines.append("the run has learned little: what stands out below is what the base finds unlikely")
+        if len(self.suspects.mislabelled) > MOST_MISLABELLED * len(self.entries):
+            share = len(self.suspects.mislabelled) / len(self.entries)
+            lines.append(
+                f"{share:.0%} of the rows stand out: more likely another kind of row than the rest, not learned yet, "
+                "than wrong. Train longer, or look at the kinds apart"
+            )
         for name, claim in LISTS.items():
             found: tuple[LedgerEntry, ...] = getattr(self.suspects, name)
             lines += ["", f"{len(found)} rows {claim}"]

@@ -14,7 +14,7 @@ from peft_instruct.cli import cli
 from peft_instruct.commands.data_worst import WorstResult, data_worst
 from peft_instruct.data.prepare import read_instruction_data
 from peft_instruct.data.tokens import tokenize
-from peft_instruct.evaluation.ledger import LedgerEntry, read_ledger, suspects
+from peft_instruct.evaluation.ledger import LedgerEntry, Suspects, read_ledger, suspects
 from peft_instruct.recipe import load_recipe
 
 NUM_ROWS = 48
@@ -109,6 +109,14 @@ def test_a_run_that_learned_little_says_so_above_its_lists(after: float, told: b
     entries = [LedgerEntry(f"rows.jsonl:{n}", 5, 3.0, after, 0.5, -1.0) for n in range(4)]
     text = WorstResult("a", entries, suspects(entries), {}, "", 10).text()
     assert ("learned little" in text) is told
+
+
+@pytest.mark.parametrize(("num_wrong", "told"), [(2, False), (4, True)])
+def test_where_many_stand_out_they_are_said_to_be_another_kind(num_wrong: int, told: bool) -> None:
+    entries = [LedgerEntry(f"a:{number}", 3, 4.0, 0.1, 1.0, 0.0) for number in range(10)]
+    wrong = tuple(entries[:num_wrong])
+    text = WorstResult("a", entries, Suspects(wrong, (), ()), {}, "", 10).text()
+    assert (f"{num_wrong * 10}% of the rows stand out: more likely another kind" in text) == told
 
 
 def test_an_adapter_without_a_ledger_is_told(tiny_adapter_folder: Path) -> None:
