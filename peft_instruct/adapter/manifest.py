@@ -51,6 +51,12 @@ class BaseIdentity(Record):
     fingerprint: str
     quantization: str = "none"
 
+    @property
+    def for_other_tools(self) -> str | None:
+        """What they load the base by. The name of a folder may be that of a model of the hub (`gpt2`), which they would
+        put under the adapter."""
+        return None if self.relative_path else self.id
+
 
 class TemplateRecord(Record):
     """A `Template`, field for field."""

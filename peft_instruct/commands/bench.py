@@ -132,10 +132,7 @@ def bench(
     cells = swept(recipe, cells, axes) if axes else cells
     prepare_environment(hub_ids_of(recipe))
     file = _empty_file(recipe)
-    # Before an hour of measuring, not after it.
-    for option, place in (("--out", out), ("--plot", plot)):
-        if place is not None:
-            check_out(place, option)
+    _check_places(out, plot)
     if batch_sizes is None and recipe.training.batch_tokens:
         say(
             f"bench: measured are batches of {recipe.training.batch_size} rows; the recipe takes "
@@ -152,6 +149,13 @@ def bench(
     if plot is not None:
         write_growth_plot(plot, curves(file.rows))
     return BenchResult(file, out if writes else None, plot)
+
+
+def _check_places(out: Path | None, plot: Path | None) -> None:
+    """Before an hour of measuring, not after it."""
+    for option, place in (("--out", out), ("--plot", plot)):
+        if place is not None:
+            check_out(place, option)
 
 
 def compare(paths: Sequence[Path], plot: Path | None = None) -> CompareResult:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generate import options_of
@@ -18,6 +18,9 @@ from peft_instruct.inference.files import one_prompt
 from peft_instruct.inference.page import Answer, build_page, check_page, listening
 from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.shipped import find_adapter
+
+if TYPE_CHECKING:  # it imports torch
+    from peft_instruct.adapter.folder import Tuned
 
 Say = Callable[[str], None]
 
@@ -40,6 +43,35 @@ class DemoResult:
 
     def text(self) -> str:
         return f"{self.url} asks {self.adapter}, for this machine alone. Ctrl-C ends it"
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """What the page asks: one instruction, its settings those of its sliders."""
+
+    tuned: Tuned
+    before: Untuned
+    compares: bool
+    say: Say
+
+    def __call__(self, instruction: str, given: str, settings: dict[str, Any], on_text: Say) -> Answer:
+        from peft_instruct.inference.complete import new_seed
+
+        template, defaults = self.tuned.template, self.tuned.adapter.manifest.generation
+        notes: list[str] = []
+        row = one_prompt(instruction, given, template)
+        # Greedy, top_p does nothing, and nobody who left its slider alone wants to be told so.
+        chosen = {**settings, "top_p": settings["top_p"] if settings["temperature"] else None}
+        options, seed = options_of(defaults, chosen, notes.append), new_seed()
+        completing = Completing(self.tuned, self.before, options, seed, 1, self.say)
+        # Also what is not told asks whether it is still wanted.
+        found = completing.streamed(row, on_text if completing.streams else lambda _: on_text("")).tuned
+        say_limits([row], [found], self.tuned.base.positions, notes.append)
+        if options.temperature:
+            notes.append(f"sampled with seed {seed}")
+        on_text("")
+        theirs = completing.of_the_base(row).completion if self.compares else ""
+        return Answer(template.output(found.completion), theirs, "; ".join(notes))
 
 
 @contextmanager
@@ -68,11 +100,9 @@ def demo(
     path = find_adapter(adapter_path)
     hub = prepare_environment(hub_ids_of_adapter(path, base, needs_base=compare))
     from peft_instruct.adapter.folder import load_tuned, open_adapter
-    from peft_instruct.inference.complete import new_seed
     from peft_instruct.model.device import choose_compute
 
     adapter = open_adapter(path)
-    template, defaults = adapter.manifest.prompt_template(), adapter.manifest.generation
     tuned = load_tuned(adapter, choose_compute(device, "fp32"), hub, base=base)
     before = Untuned(tuned, hub, base)
     if compare:
@@ -81,29 +111,13 @@ def demo(
     else:  # which would be the base as well
         tuned = tuned.merged()
 
-    def answer(instruction: str, given: str, settings: dict[str, Any], on_text: Say) -> Answer:
-        notes: list[str] = []
-        row = one_prompt(instruction, given, template)
-        # Greedy, top_p does nothing, and nobody who left its slider alone wants to be told so.
-        given_now = {**settings, "top_p": settings["top_p"] if settings["temperature"] else None}
-        options, seed = options_of(defaults, given_now, notes.append), new_seed()
-        completing = Completing(tuned, before, options, seed, 1, say)
-        # Also what is not told asks whether it is still wanted.
-        found = completing.streamed(row, on_text if completing.streams else lambda _: on_text("")).tuned
-        say_limits([row], [found], tuned.base.positions, notes.append)
-        if options.temperature:
-            notes.append(f"sampled with seed {seed}")
-        on_text("")
-        theirs = completing.of_the_base(row).completion if compare else ""
-        return Answer(template.output(found.completion), theirs, "; ".join(notes))
-
     named = adapter.manifest.base.id if compare else None
     page = build_page(
-        answer,
+        _Answering(tuned, before, compare, say),
         name=adapter_path,
         base=named,
-        takes_input="{input}" in template.with_input,
-        settings=defaults,
+        takes_input="{input}" in tuned.template.with_input,
+        settings=adapter.manifest.generation,
         most_tokens=tuned.base.positions - 1,
         examples=_examples(path),
     )

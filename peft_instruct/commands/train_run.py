@@ -282,9 +282,7 @@ class Run:
         """Weights on the disk, and the manifest that `seal_run` completes and writes last."""
         base, data = prepared.base, prepared.data
         identity = identity_of(base, self.folder, self.recipe.model.init)
-        # A folder's name alone may be that of a model of the hub, which other tools would put under the adapter.
-        named = None if identity.relative_path else identity.id
-        write_weights(trainable.model, base.tokenizer, self.folder, named)
+        write_weights(trainable.model, base.tokenizer, self.folder, identity.for_other_tools)
         if self.recipe.model.tokenizer:
             base.tokenizer.save_pretrained(str(self.folder))
         return AdapterManifest(

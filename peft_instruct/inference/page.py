@@ -110,6 +110,33 @@ def build_page(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
+    answer, stop = _functions(answering, gr.Request)
+    with gr.Blocks(analytics_enabled=False, title=f"peft-instruct: {name}") as page:
+        instruction = gr.Textbox(label="Instruction", lines=3, autofocus=True)
+        given = gr.Textbox(label="Input", lines=2, visible=takes_input)
+        with gr.Row():
+            ask = gr.Button("Answer", variant="primary")
+            end = gr.Button("Stop")
+        tuned = gr.Textbox(label=name, lines=6, buttons=["copy"])
+        untuned = gr.Textbox(label=f"{base} before training", lines=6, buttons=["copy"], visible=base is not None)
+        note = gr.Textbox(label="Note", lines=1)
+        with gr.Accordion("Settings", open=False):
+            first = min(settings.max_new_tokens, most_tokens)
+            chosen = [gr.Slider(1, most_tokens, first, step=1, label="max-new-tokens")]
+            for key, (least, most, step) in SLIDERS.items():
+                chosen.append(gr.Slider(least, most, getattr(settings, key), step=step, label=key.replace("_", "-")))
+        if examples:
+            gr.Examples([[each] for each in examples], [instruction], cache_examples=False, api_visibility="private")
+        gr.on(
+            [ask.click, instruction.submit], answer, [instruction, given, *chosen], [tuned, untuned, note],
+            api_name="answer", concurrency_limit=1, show_progress="hidden",
+        )  # fmt: skip
+        end.click(stop, api_name="stop", queue=False)
+    return page
+
+
+def _functions(answering: Answering, request_type: type) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Asking, and ending what the same browser asks."""
     asking: dict[str | None, _Asking] = {}
 
     def answer(
@@ -134,29 +161,8 @@ def build_page(
 
     # gradio hands its request to what says so by its annotation, which is not text.
     for function in (answer, stop):
-        function.__annotations__["request"] = gr.Request
-    with gr.Blocks(analytics_enabled=False, title=f"peft-instruct: {name}") as page:
-        instruction = gr.Textbox(label="Instruction", lines=3, autofocus=True)
-        given = gr.Textbox(label="Input", lines=2, visible=takes_input)
-        with gr.Row():
-            ask = gr.Button("Answer", variant="primary")
-            end = gr.Button("Stop")
-        tuned = gr.Textbox(label=name, lines=6, buttons=["copy"])
-        untuned = gr.Textbox(label=f"{base} before training", lines=6, buttons=["copy"], visible=base is not None)
-        note = gr.Textbox(label="Note", lines=1)
-        with gr.Accordion("Settings", open=False):
-            first = min(settings.max_new_tokens, most_tokens)
-            chosen = [gr.Slider(1, most_tokens, first, step=1, label="max-new-tokens")]
-            for key, (least, most, step) in SLIDERS.items():
-                chosen.append(gr.Slider(least, most, getattr(settings, key), step=step, label=key.replace("_", "-")))
-        if examples:
-            gr.Examples([[each] for each in examples], [instruction], cache_examples=False, api_visibility="private")
-        gr.on(
-            [ask.click, instruction.submit], answer, [instruction, given, *chosen], [tuned, untuned, note],
-            api_name="answer", concurrency_limit=1, show_progress="hidden",
-        )  # fmt: skip
-        end.click(stop, api_name="stop", queue=False)
-    return page
+        function.__annotations__["request"] = request_type
+    return answer, stop
 
 
 def check_page(port: int | None) -> None:
