@@ -14,9 +14,10 @@ from peft_instruct.commands.generated import say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.commands.untuned import Untuned
 from peft_instruct.environment import prepare_environment
+from peft_instruct.errors import RecipeError
+from peft_instruct.evaluation.held_out import recipe_of
 from peft_instruct.inference.files import one_prompt
 from peft_instruct.inference.page import Answer, build_page, check_page, listening
-from peft_instruct.recipe import load_recipe
 from peft_instruct.recipe.shipped import find_adapter
 
 if TYPE_CHECKING:  # it imports torch
@@ -127,5 +128,8 @@ def demo(
 
 def _examples(adapter: Path) -> list[str]:
     """The instructions that the training showed samples of."""
-    recipe = adapter / "recipe.yaml"
-    return load_recipe(str(recipe)).samples.instructions if recipe.is_file() else []
+    try:
+        recipe = recipe_of(adapter, data="a question")
+    except RecipeError:
+        return []
+    return recipe.samples.instructions if recipe else []

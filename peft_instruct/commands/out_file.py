@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from peft_instruct.errors import RecipeError
-from peft_instruct.whole_file import partial_file, whole_file
+from peft_instruct.whole_file import whole_file
 
 
 def check_out(path: Path, option: str = "--out") -> None:
@@ -21,8 +22,8 @@ def check_out(path: Path, option: str = "--out") -> None:
         raise RecipeError(f"{option} {path}: is a folder. expected the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial_file(path).touch()
-        partial_file(path).unlink()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
     except OSError as error:
         raise RecipeError(f"{option} {path}: cannot be written ({error.strerror}). Name another file.") from error
 
