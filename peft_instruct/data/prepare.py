@@ -156,29 +156,30 @@ def read_source(
     asked = template or template_of(section.template)
     pairs: list[PromptCompletion] = []
     notes: list[str] = []
+    reasons: list[str] = []
     used = AS_IS
     for file in files_of(source.source) or [source.source]:
-        found, form, more = _read_file(file, source, section, asked)
+        found, form, more, left_out = _read_file(file, source, section, asked)
         pairs += found
-        notes += more
+        notes += more + [f"{file}: {reason}" for reason in left_out]
+        reasons += left_out
         used = asked if form.name in TEMPLATED else used
     if not pairs:
-        reasons = " ".join(note.partition(": ")[2] for note in notes if " rows left out" in note)
-        raise DatasetError(f"{source.source}: no row is left. {reasons}")
+        raise DatasetError(f"{source.source}: no row is left. {' '.join(reasons)}")
     return pairs, used, notes
 
 
 def _read_file(
     file: str, source: Source, section: DataSection, template: Template
-) -> tuple[list[PromptCompletion], Format, list[str]]:
+) -> tuple[list[PromptCompletion], Format, list[str], list[str]]:
+    """The rows, their format, notes, and what was left out with the reasons."""
     if has_lone_surrogate(file):  # a folder or pattern may hold such a name; every row is named by it, in files too
         raise DatasetError(f"{file}: the file's name is not UTF-8. Rename it.")
     found = read_rows(file, source.revision or section.revision)
     form = detect_format(found.rows, source.format or section.format, source.columns or section.columns, file)
     reader = RowReader(form)
     pairs = reader.read(found.rows, template)
-    left_out = [*reader.empty, *reader.unusable]
-    problems = reader.problems + (left_out if section.empty == "error" else [])
+    problems = reader.problems + ([*reader.empty, *reader.unusable] if section.empty == "error" else [])
     if problems:
         raise DatasetError.of(file, problems)
     for key, origins in reader.lost.items():
@@ -192,11 +193,12 @@ def _read_file(
     if form.name not in TEMPLATED and "template" in section.model_fields_set:
         notes.append(f"{file}: data.template is not applied, the rows are {form.name} already")
     notes += [f"{file}: {count} conversations {what}" for what, count in reader.notes.items()]
+    left_out = []
     for origins, what in ((reader.empty, " as empty"), (reader.unusable, "")):
         if origins:
             more = "; …" if len(origins) > MOST_LISTED else ""
-            notes.append(f"{file}: {len(origins)} rows left out{what}: {'; '.join(origins[:MOST_LISTED])}{more}")
-    return pairs, form, notes
+            left_out.append(f"{len(origins)} rows left out{what}: {'; '.join(origins[:MOST_LISTED])}{more}")
+    return pairs, form, notes, left_out
 
 
 def _share(count: int, fraction: float) -> int:

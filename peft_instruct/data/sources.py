@@ -89,7 +89,7 @@ def read_rows(source: str, revision: str = "main", problems: list[str] | None = 
         raise DatasetError(f"{source}: a folder without a file of rows in it. expected {_kinds()}.")
     if path.suffix in PICKLES:
         raise DatasetError(f"{source}: pickles can run code and are not read. expected a {_kinds()} file.")
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if not (path.is_file() or path.is_dir()):
         raise DatasetError(f"{source}: a device or a pipe. expected a {_kinds()} file.")
     if not kind_of(source):
         raise DatasetError(f"{source}: cannot tell what it holds ({path.suffix or 'no suffix'}). expected {_kinds()}.")

@@ -29,6 +29,10 @@ def columns_of(header: list[str]) -> tuple[int, int] | None:
     return None if question is None or answer is None else (question, answer)
 
 
+def _is_name(value: str) -> bool:
+    return value.strip().lower() in (*QUESTION, *ANSWER)
+
+
 def _is_header(values: list[str]) -> bool:
     """A table without names begins with a question, or with two texts of which none is the name of a column."""
     if len(values) != 2:
@@ -36,7 +40,7 @@ def _is_header(values: list[str]) -> bool:
     asked = values[0].strip()
     if " " in asked and asked.endswith(QUESTION_MARKS):
         return False
-    return any(value.strip().lower() in (*QUESTION, *ANSWER) or " " not in value.strip() for value in values)
+    return any(_is_name(value) or " " not in value.strip() for value in values)
 
 
 def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
@@ -61,7 +65,10 @@ def _table(text: str, file: str) -> Iterator[Found]:
             shown = ", ".join(map(repr, header)) or "none"
             yield Broken(f"{file}:1", f"columns {shown}. expected one called question and one called answer")
             return
-        for values in chain([] if _is_header(header) else [header], reader):
+        names_columns = _is_header(header)
+        if names_columns and not any(map(_is_name, header)):
+            yield Dropped(file, "line 1", "taken as the names of columns", ", ".join(header))
+        for values in chain([] if names_columns else [header], reader):
             line, place = reader.line_num, f"line {reader.line_num}"
             if not values:
                 continue

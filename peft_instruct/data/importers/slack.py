@@ -60,7 +60,10 @@ def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     for name in sorted(names, key=lambda name: (str(PurePosixPath(name).parent), name)):
         day = DAY.search(name)
         if day is None:
-            if PurePosixPath(name).name not in ("users.json", "channels.json", *PRIVATE_LISTS):
+            if PurePosixPath(name).name in PRIVATE_LISTS:
+                # One that is damaged must not make rows of what it names.
+                yield from (each for each in flattened(export.records(name)) if isinstance(each, Broken))
+            elif PurePosixPath(name).name not in ("users.json", "channels.json"):
                 yield Dropped(name, "", "file without messages")
             continue
         folder = str(PurePosixPath(name).parent)

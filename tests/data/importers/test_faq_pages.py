@@ -194,7 +194,9 @@ def test_a_table_without_names_loses_no_line(tmp_path: Path) -> None:
     rows = import_export(path).rows
     assert [row["instruction"] for row in rows] == ["How do I reset it", "How do I turn it off"]
     path.write_text("Topic,What we say\nReset,Press the button.\n")
-    assert [row["instruction"] for row in import_export(path).rows] == ["Reset"]
+    imported = import_export(path)
+    assert [row["instruction"] for row in imported.rows] == ["Reset"]
+    assert [(each.id, each.reason) for each in imported.dropped] == [("line 1", "taken as the names of columns")]
 
 
 @pytest.mark.parametrize(

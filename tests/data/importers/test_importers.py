@@ -16,6 +16,7 @@ from scattered import NUM_NOISE
 from talks import PAIRS, TALKS
 
 from peft_instruct.data.importers.run import Imported, import_export
+from peft_instruct.errors import DatasetError
 
 EXPORTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "slack": ("export.zip", made_chats.write_slack),
@@ -144,3 +145,6 @@ def test_direct_messages_of_slack_are_left_out(tmp_path: Path) -> None:
     imported = import_export(tmp_path)
     assert [row["provenance"]["file"] for row in imported.rows] == ["help"]
     assert Counter(item.reason for item in imported.dropped) == {"direct message": 4}
+    (tmp_path / "dms.json").write_text("[{")
+    with pytest.raises(DatasetError, match=r"dms\.json"):
+        import_export(tmp_path)
