@@ -57,8 +57,7 @@ def _gelu(x: torch.Tensor, derivative: torch.Tensor | None = None) -> torch.Tens
         chunk = slice(start, min(start + size, x.numel()))
         value, inner, share = buffers[:, : chunk.stop - start]
         value.copy_(x.view(-1)[chunk])
-        torch.mul(value, value, out=inner)
-        torch.add(linear, inner, alpha=_CUBIC, out=inner).mul_(value)
+        torch.addcmul(linear, value, value, value=_CUBIC, out=inner).mul_(value)
         torch.sigmoid(inner, out=share)
         if derivative is not None:
             # (2 u)' x is 3 (2 u) less two of its linear parts.
