@@ -25,7 +25,12 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
 
     TRL removed its own `DataCollatorForCompletionOnlyLM` in v0.20: it searched the ids for a response template, which
     tokenises differently in context. Here the boundary is known from tokenisation, and only checked.
+
+    Args:
+        positions: of the model: a batch is not filled up beyond them.
     """
+
+    positions: int | None = None
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """input_ids, labels and attention_mask, (B, T) each.
@@ -43,7 +48,8 @@ class CompletionOnlyCollator(DataCollatorForLanguageModeling):
                 label not in (token, IGNORED_LABEL) for token, label in learned
             ):
                 raise ValueError("the labels of the completion are not its ids")
-        return super().torch_call(examples)
+        # No row is longer than the model has positions: what is cut is filler.
+        return {name: value[:, : self.positions] for name, value in super().torch_call(examples).items()}
 
 
 def as_dataset(rows: Sequence[Tokens]) -> Dataset:

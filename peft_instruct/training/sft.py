@@ -54,7 +54,9 @@ def build_trainer(
         # The rows that `evaluate` reads are below; the Trainer only asks whether there are any.
         eval_dataset=as_dataset(validation[:1]) if validation else None,
         processing_class=base.tokenizer,
-        data_collator=CompletionOnlyCollator(pad_token_id=base.tokenizer.pad_token_id, pad_to_multiple_of=PADDED_TO),
+        data_collator=CompletionOnlyCollator(
+            pad_token_id=base.tokenizer.pad_token_id, pad_to_multiple_of=PADDED_TO, positions=base.positions
+        ),
         callbacks=extra,
         speed=recipe.speed,
         batch_tokens=recipe.training.batch_tokens,
