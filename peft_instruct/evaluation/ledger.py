@@ -84,7 +84,10 @@ def distinct(rows: Sequence[Tokens]) -> list[Tokens]:
 
 
 def ledger_of(rows: Sequence[Tokens], before: Sequence[RowScores], after: Sequence[RowScores]) -> list[LedgerEntry]:
-    """The entries of rows that were scored by the base and by what was trained, in the same order."""
+    """The entries of rows that were scored by the base and by what was trained, in the same order.
+
+    A row of one token, which packing may leave at the end, predicts nothing and has none.
+    """
     return [
         LedgerEntry(
             origin=row.origin,
@@ -95,6 +98,7 @@ def ledger_of(rows: Sequence[Tokens], before: Sequence[RowScores], after: Sequen
             margin=round(then.margin, 6),
         )
         for row, first, then in zip(rows, before, after, strict=True)
+        if then.num_tokens
     ]
 
 

@@ -12,14 +12,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from peft_instruct.data.types import IGNORED_LABEL, Tokens
 from peft_instruct.model.base import answering
 
-T = TypeVar("T")
+MOST_LEARNED = 1024
+"""Tokens of a pass: logits of all of them are in memory at once, which else would take more than a step of training."""
 ROWS_IN_FP32 = 64
 """Of logits at a time: as many stay in the processor's cache."""
 
@@ -117,7 +118,7 @@ def score_rows(
     order = sorted(range(len(rows)), key=lambda place: -len(rows[place].input_ids))
     found: dict[int, RowScores] = {}
     with answering(model):
-        for places in batches(order, batch_size):
+        for places in _passes(rows, order, batch_size):
             input_ids_BT, mask_BT, labels_BT = padded([rows[place] for place in places], pad_id, device)
             learned_BT = labels_BT[:, 1:] != IGNORED_LABEL
             targets_N = labels_BT[:, 1:][learned_BT]
@@ -126,6 +127,21 @@ def score_rows(
             scored = _per_row(logits_NV, targets_N, learned_BT, stop_id)
             found.update(zip(places, scored, strict=True))
     return [found[place] for place in range(len(rows))]
+
+
+def _passes(rows: Sequence[Tokens], order: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Places of rows in their order, at most `batch_size` of them and, of more than one, MOST_LEARNED tokens."""
+    places: list[int] = []
+    num_learned = 0
+    for place in order:
+        own = sum(label != IGNORED_LABEL for label in rows[place].labels)
+        if places and (len(places) == batch_size or num_learned + own > MOST_LEARNED):
+            yield places
+            places, num_learned = [], 0
+        places.append(place)
+        num_learned += own
+    if places:
+        yield places
 
 
 @contextmanager
@@ -176,8 +192,3 @@ def padded(
         torch.tensor(mask, device=device),
         torch.tensor(labels, device=device),
     )
-
-
-def batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

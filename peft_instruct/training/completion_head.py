@@ -46,13 +46,14 @@ SHORTEST_PREAMBLE = 8
 """Below this many tokens the pass of its own costs more than it saves."""
 
 
-def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: bool = False) -> None:
+def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packed_as: torch.dtype | None = None) -> None:
     """Give a model that SFTTrainer has patched our forward for `fused_lm_head=True`; any other call is unchanged.
 
     On CUDA TRL's own kernel scores the learned positions alone and stays, where it runs.
 
     Args:
-        packs: keep the weight of a frozen head in the order in which it is multiplied, too.
+        packed_as: in what the head is multiplied; where its weight is frozen and held so, it is kept in the order of
+            that product, too.
     """
     config = model.config.get_text_config()
     if is_left_to_trl(model) or not speed.completion_head:
@@ -61,7 +62,7 @@ def score_learned_positions(model: PreTrainedModel, speed: SpeedSection, packs: 
     is_random = has_dropout(model)
     may_join = joins_rows(config, speed)
     is_known = config.model_type in FAMILIES
-    packed = _packed(model.get_output_embeddings()) if packs else None
+    packed = _packed(model.get_output_embeddings(), packed_as)
 
     # `generate` looks at the signature.
     @functools.wraps(type(model).forward)
@@ -140,9 +141,10 @@ def _losses(
     return losses_N, (logits_NV.detach().argmax(-1) == targets_N).to(losses_N.dtype)
 
 
-def _packed(head: nn.Module) -> Matrix | None:
+def _packed(head: nn.Module, dtype: torch.dtype | None) -> Matrix | None:
     weight: Any = head.weight
-    if weight.requires_grad or not can_chunk(head, weight.dtype) or not multiplies_packed(weight):
+    is_frozen = weight.dtype == dtype and not weight.requires_grad
+    if not is_frozen or not can_chunk(head, weight.dtype) or not multiplies_packed(weight):
         return None
     return Matrix(weight.t(), packs=True)
 

@@ -53,7 +53,8 @@ class CompletionTrainer(GuardedTrainer):
             if weights.requires_grad:
                 weights.data = weights.data.float()
         packs = speed.packed_weights and may_pack_frozen(model)
-        score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed, packs)
+        packed_as = self._dtype() if packs else None
+        score_learned_positions(model.get_base_model() if has_adapter(model) else model, speed, packed_as)
         if speed.lora_product:
             fuse_lora(model, packs)
 
@@ -90,6 +91,13 @@ class CompletionTrainer(GuardedTrainer):
                 self.args.adam_epsilon,
             )
         return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if num_training_steps == 1 and self.args.warmup_steps < 1:
+            # A share of the steps is rounded up (transformers 5.24, training_args.py:2154): the only one would be taken
+            # at a rate of 0.
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

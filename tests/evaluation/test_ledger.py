@@ -69,6 +69,13 @@ def test_entries_are_means_per_token_in_the_order_of_the_rows() -> None:
     ]
 
 
+def test_a_row_that_predicts_nothing_has_no_entry() -> None:
+    """What packing leaves at the end may be one token; its mean would be no number, which JSON cannot say."""
+    rows = [Tokens((1, 2), (-100, 2), 1, "a"), Tokens((3,), (3,), 0, "last")]
+    scores = [RowScores(3.0, 1, 0), RowScores()]
+    assert [each.origin for each in ledger_of(rows, scores, scores)] == ["a"]
+
+
 def test_a_row_that_its_weight_repeats_stands_in_it_once() -> None:
     """A document that was cut into several rows stands in several."""
     rows = [Tokens(ids, ids, 0, origin) for ids, origin in (((1, 2), "a"), ((3,), "b"), ((1, 2), "a"), ((4,), "a"))]

@@ -15,10 +15,11 @@ from peft_instruct.data.templates import PLAIN
 from peft_instruct.data.tokens import tokenize
 from peft_instruct.data.types import IGNORED_LABEL, PromptCompletion, Tokens
 from peft_instruct.environment import HubState
+from peft_instruct.model import scoring
 from peft_instruct.model.base import Base, load_base
 from peft_instruct.model.device import choose_compute
 from peft_instruct.model.location import locate
-from peft_instruct.model.scoring import batches, padded, score, score_rows
+from peft_instruct.model.scoring import padded, score, score_rows
 from peft_instruct.recipe.model_section import ModelSection
 
 CPU = torch.device("cpu")
@@ -164,8 +165,19 @@ def test_no_rows_have_no_loss(base: Base) -> None:
     assert math.isnan(scores.loss) and math.isnan(scores.token_accuracy)
 
 
-def test_batches_hold_every_row_once() -> None:
-    rows = [Tokens((1,), (1,), 0, str(number)) for number in range(7)]
-    parts = list(batches(rows, 3))
-    assert [len(part) for part in parts] == [3, 3, 1]
-    assert [row for part in parts for row in part] == rows
+def test_a_pass_holds_few_logits_at_once(base: Base, rows: list[Tokens], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are the largest thing of a pass; how many stand there together is no part of the result."""
+    computed: list[int] = []
+    whole = _score(base, rows, batch_size=8)
+    monkeypatch.setattr(scoring, "MOST_LEARNED", 50)
+    hook = base.model.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, logits: computed.append(len(logits))
+    )
+    try:
+        parts = _score(base, rows, batch_size=8)
+    finally:
+        hook.remove()
+    longest = max(sum(label != IGNORED_LABEL for label in row.labels) for row in rows)
+    assert sum(computed) == parts.num_tokens == whole.num_tokens
+    assert max(computed) <= max(50, longest) and len(computed) > len(rows) / 8
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)

@@ -99,6 +99,19 @@ def test_frozen_weights_are_packed_both_ways_and_learned_ones_never(make_trainer
     assert counts == [2 * adapted - 1 + 2, 0, 0]
 
 
+def test_a_head_that_is_cast_at_every_step_is_not_packed(make_trainer: Any, monkeypatch: Any) -> None:
+    """In fp32 it would stand there twice more, and be multiplied in bf16 all the same."""
+    if not packed.multiplies_packed(torch.empty(1)):
+        pytest.skip("no oneDNN on x86")
+    made: list[int] = []
+    plain = packed._reordered
+    monkeypatch.setattr(packed, "_reordered", lambda weight: made.append(1) or plain(weight))
+    make_trainer("training.precision=bf16", "speed.frozen_weights=fp32")
+    assert not made
+    make_trainer(*FP32)
+    assert len(made) == 2
+
+
 class Spy:
     """Records how many tokens each batch shared: all of its rows, or those of each kind where rows are joined."""
 

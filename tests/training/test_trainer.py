@@ -33,6 +33,29 @@ def gradients(trainer: Any, compute_loss: Any, batch: dict[str, Any]) -> tuple[f
     return float(loss.detach()), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("joined", ["true", "false"])
+def test_a_batch_is_not_filled_up_beyond_the_positions(make_trainer: Any, tmp_path: Path, joined: str) -> None:
+    """GPT-2 looks its positions up in a table, which ends there: on CUDA the process would."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "{f"one two {n} " * 80}"}}\n' for n in range(8)), encoding="utf-8")
+    trainer = make_trainer(
+        "model.init=random", "model.architecture.layers=1", "model.architecture.width=8", "model.architecture.heads=1",
+        "model.architecture.positions=50", "method.kind=full", f"data.train={texts}", "data.format=text",
+        "data.max_length=50", "data.overlong=truncate", f"speed.joined_rows={joined}", "training.max_steps=1",
+    )  # fmt: skip
+    widths = {batch["input_ids"].shape[1] for batch in trainer.get_train_dataloader()}
+    assert widths == {50}
+    trainer.train()
+
+
+def test_the_only_step_of_a_run_is_no_warmup(make_trainer: Any) -> None:
+    """A share of one step, rounded up, would be all of it, at a learning rate of 0."""
+    trainer = make_trainer("training.max_steps=1", "training.warmup=0.03")
+    before = adapter_weights(trainer)
+    trainer.train()
+    assert largest_difference(adapter_weights(trainer), before) > 0
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_head_on_learned_positions_gives_the_loss_and_gradients_of_trl(make_trainer: Any, method: str) -> None:
     """fp32, the same sum over the same positions: only the order of additions differs, so 1e-5 relative."""
