@@ -19,6 +19,7 @@ from peft_instruct.data.importers.threads import Post, threads
 from peft_instruct.data.importers.types import Broken, Dropped, Found
 
 DAY = re.compile(r"(?:^|/)(?P<channel>[^/]+)/\d{4}-\d{2}-\d{2}\.json$")
+PEOPLE = "users.json"
 PRIVATE_LISTS = ("dms.json", "mpims.json")
 _PEOPLE_WRITE = {"", "thread_broadcast", "me_message", "file_share"}
 _MARKUP = re.compile(r"<(?P<sign>[@#!]?)(?P<target>[^<>|\n]+)(?:\|(?P<label>[^<>\n]*))?>")
@@ -60,10 +61,10 @@ def read(export: Export, names: tuple[str, ...]) -> Iterator[Found]:
     for name in sorted(names, key=lambda name: (str(PurePosixPath(name).parent), name)):
         day = DAY.search(name)
         if day is None:
-            if PurePosixPath(name).name in PRIVATE_LISTS:
-                # One that is damaged must not make rows of what it names.
+            if PurePosixPath(name).name in (PEOPLE, *PRIVATE_LISTS):
+                # What is damaged of them would leave rows of bots and of direct messages, and ids in place of names.
                 yield from (each for each in flattened(export.records(name)) if isinstance(each, Broken))
-            elif PurePosixPath(name).name not in ("users.json", "channels.json"):
+            elif PurePosixPath(name).name != "channels.json":
                 yield Dropped(name, "", "file without messages")
             continue
         folder = str(PurePosixPath(name).parent)
@@ -98,7 +99,7 @@ def _people(export: Export) -> tuple[dict[str, str], set[str]]:
     """Id -> the name people see, and the ids that are no people."""
     people, bots = {}, {"USLACKBOT"}
     for name in export.names:
-        if PurePosixPath(name).name == "users.json":
+        if PurePosixPath(name).name == PEOPLE:
             for user in flattened(export.records(name)):
                 profile = record_of(user, "profile")
                 shown = text_of(profile, "display_name") or text_of(user, "real_name", "name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_direct_messages_of_slack_are_left_out(tmp_path: Path) -> None:
     imported = import_export(tmp_path)
     assert [row["provenance"]["file"] for row in imported.rows] == ["help"]
     assert Counter(item.reason for item in imported.dropped) == {"direct message": 4}
-    (tmp_path / "dms.json").write_text("[{")
-    with pytest.raises(DatasetError, match=r"dms\.json"):
+
+
+@pytest.mark.parametrize("name", ["users.json", "dms.json", "mpims.json"])
+def test_a_damaged_list_of_slack_is_told(name: str, tmp_path: Path) -> None:
+    """Without it bots, ids in place of names, or direct messages would become rows."""
+    day = tmp_path / "help" / "2026-03-02.json"
+    day.parent.mkdir()
+    day.write_text(json.dumps([{"type": "message", "user": "U1", "text": "Is it on?", "ts": "1.0"}]))
+    for each in ("users.json", "dms.json", "mpims.json"):
+        (tmp_path / each).write_text("[{" if each == name else "[]")
+    with pytest.raises(DatasetError, match=re.escape(name)):
         import_export(tmp_path)
