@@ -16,7 +16,7 @@ from peft_instruct.data.writing import write_rows
 from peft_instruct.errors import RecipeError
 
 NAMES = {"email": "e-mail addresses", "phone": "phone numbers", "card": "card numbers", "secret": "secrets",
-         "ip": "IP addresses", "iban": "IBANs"}  # fmt: skip
+         "ip": "IP addresses", "iban": "IBANs", "ssn": "social security numbers"}  # fmt: skip
 MOST_SHOWN = 200
 """Characters of a dropped message that are listed."""
 

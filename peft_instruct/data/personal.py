@@ -31,7 +31,8 @@ class Form:
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:
-    """The text with every finding as `[EMAIL]`, `[PHONE]`, `[CARD]`, `[IBAN]`, `[SECRET]`, `[IP]`; how many of each."""
+    """The text with every finding as `[EMAIL]`, `[PHONE]`, `[CARD]`, `[IBAN]`, `[SSN]`, `[SECRET]`, `[IP]`; how many of
+    each."""
     counts: Counter[str] = Counter()
     for form in FORMS:
         if form.needs(text):
@@ -116,6 +117,15 @@ def _is_iban(text: str, found: re.Match[str]) -> bool:
     return 15 <= len(number) <= 34 and int(digits) % 97 == 1
 
 
+def _is_ssn(text: str, found: re.Match[str]) -> bool:
+    """A number of US social security (SSA, "Social Security Number Randomization": what is never given), or, from 900
+    on, of a taxpayer without one."""
+    digits = re.sub(r"\D", "", found["value"])
+    before = text[max(0, found.start() - 40) : found.start()]
+    is_given = digits[:3] not in ("000", "666") and digits[3:5] != "00" and digits[5:] != "0000"
+    return is_given and not _COUNTED.search(before)
+
+
 def _is_address(text: str, found: re.Match[str]) -> bool:
     """An address of a machine: no version, and none that every machine has."""
     before = text[max(0, found.start() - 24) : found.start()]
@@ -164,6 +174,12 @@ _IP6 = re.compile(
 )
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![^\W_])", re.IGNORECASE)
 _FREE = r"(?<![\w.,+#/-])"
+_SSN = re.compile(rf"{_FREE}(?P<value>\d{{3}}-\d{{2}}-\d{{4}})(?![\w-]|[.,]\d)")
+_NAMED_SSN = re.compile(
+    r"\b(?:SSN|social security(?: (?:number|no\.?|#))?)(?: is)?[\s:#=]{1,3}"
+    r"(?P<value>\d{3}[ -]?\d{2}[ -]?\d{4})(?![\w-]|[.,]\d)",
+    re.IGNORECASE,
+)
 _INTERNATIONAL = r"(?:\+\s?|00(?: (?=[1-9])|(?=\d{1,3}[ ./-])))[1-9](?:[ .\-/()]{0,3}\d){6,14}"
 _BEHIND_WORD = re.compile(
     rf"(?<![A-Za-z]){_PHONE_WORD}\b[^\w\n(+]{{0,4}}(?:[a-zA-Z]{{2,8}}[ :]{{1,2}}){{0,2}}"
@@ -198,6 +214,8 @@ FORMS = (
     Form("secret", _NAMED, _has_secret_word, _is_secret),
     Form("email", _EMAIL, _has_at),
     Form("iban", _IBAN, re.compile(r"[A-Za-z]{2}\d{2}").search, _is_iban),
+    Form("ssn", _NAMED_SSN, re.compile("ssn|social sec", re.IGNORECASE).search, _is_ssn),
+    Form("ssn", _SSN, re.compile(r"\d-\d\d-\d").search, _is_ssn),
     Form("card", re.compile(rf"(?<![\w.+-])(?:{_IN_FOURS}|(?:\d[ -]?){{12,18}}\d)(?![\w-]|\.\d)"),
          _has_digits, _is_card),
     Form("ip", re.compile(r"(?<![\w.-])(?P<value>\d{1,3}(?:\.\d{1,3}){3})(?![\w-]|\.\d)"),

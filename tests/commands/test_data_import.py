@@ -37,7 +37,7 @@ def test_what_is_written_is_what_training_reads(faq: Path, tmp_path: Path) -> No
     ]
     record = json.loads(out.read_text(encoding="utf-8").splitlines()[1])
     assert record["provenance"] == {"file": "faq.md", "ids": ["line 7", "line 9"], "time": ""}
-    assert result.record()["masked"] == {"email": 1, "phone": 0, "card": 0, "secret": 0, "ip": 1, "iban": 0}
+    assert result.record()["masked"] == {"email": 1, "phone": 0, "card": 0, "secret": 0, "ip": 1, "iban": 0, "ssn": 0}
     assert result.record()["dropped"] == {"a heading or question without an answer": 1}
 
 

@@ -52,7 +52,7 @@ def test_recall_and_precision_on_the_lists_are_those_of_the_readme() -> None:
 
 def test_every_kind_is_planted_in_number() -> None:
     assert all(count >= 10 for count in Counter(kind for kind, _, _ in PLANTED).values())
-    assert {kind for kind, _, _ in PLANTED} == {"email", "phone", "card", "secret", "ip", "iban"}
+    assert {kind for kind, _, _ in PLANTED} == {"email", "phone", "card", "secret", "ip", "iban", "ssn"}
 
 
 def test_one_digit_changed_is_no_card() -> None:
@@ -131,6 +131,15 @@ def test_a_card_is_found_beside_its_expiry_and_its_check_number(frame: str, card
 )  # fmt: skip
 def test_addresses_in_italics_and_of_rare_ends_are_masked(text: str, masked: str) -> None:
     assert mask(text)[0] == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["000-12-3456", "666-12-3456", "123-00-4567", "123-45-0000", "order 123-45-6789", "part no. 123-45-6789",
+     "123-45-67890", "1-123-45-6789", "123-45-6789-1", "2019-09-9999", "SSN: 1234567890", "room 123 45 6789"],
+)  # fmt: skip
+def test_what_only_looks_like_a_social_security_number(text: str) -> None:
+    assert mask(text)[1]["ssn"] == 0
 
 
 def test_an_iban_is_known_by_its_check_digits() -> None:
