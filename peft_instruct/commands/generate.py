@@ -14,12 +14,12 @@ from peft_instruct.commands.generated import Completed, GenerateResult, say_limi
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
 from peft_instruct.commands.out_file import out_file
 from peft_instruct.commands.untuned import Untuned
-from peft_instruct.data.templates import AS_IS
+from peft_instruct.data.templates import AS_IS, Template
 from peft_instruct.data.writing import json_line
 from peft_instruct.environment import prepare_environment
 from peft_instruct.errors import RecipeError
 from peft_instruct.evaluation.held_out import columns_of, recipe_of
-from peft_instruct.inference.files import one_prompt, read_prompts
+from peft_instruct.inference.files import PromptRow, one_prompt, read_prompts
 from peft_instruct.recipe.data_section import Columns
 from peft_instruct.recipe.problems import problem_lines
 from peft_instruct.recipe.schema import GenerationSection
@@ -72,15 +72,7 @@ def generate(
     adapter = open_adapter(path)
     options = options_of(adapter.manifest.generation, settings, say)
     template = adapter.manifest.prompt_template()
-    rows = (
-        read_prompts(str(file), template, _columns(path)) if file else [one_prompt(instruction or "", input, template)]
-    )
-    as_they_are = sum("prompt" in row.values for row in rows)
-    if as_they_are and template.name != AS_IS.name:
-        say(
-            f"{file}: {as_they_are} of {len(rows)} rows have a 'prompt', which is taken as it is; an 'instruction' is "
-            f"put into the template of the training ({template.name})"
-        )
+    rows = _rows_of(file, template, _columns(path), say) if file else [one_prompt(instruction or "", input, template)]
     used_seed = None if options.temperature == 0 else new_seed() if seed is None else seed
     with ExitStack() as stack:
         written = stack.enter_context(out_file(out, keeps=True)) if out else None
@@ -104,6 +96,17 @@ def generate(
         out=str(out) if out else None,
         streamed=on_text is not None,
     )
+
+
+def _rows_of(file: Path, template: Template, columns: Columns | None, say: Say) -> list[PromptRow]:
+    rows = read_prompts(str(file), template, columns)
+    as_they_are = sum("prompt" in row.values for row in rows)
+    if as_they_are and template.name != AS_IS.name:
+        say(
+            f"{file}: {as_they_are} of {len(rows)} rows have a 'prompt', which is taken as it is; an 'instruction' is "
+            f"put into the template of the training ({template.name})"
+        )
+    return rows
 
 
 def _columns(adapter: Path) -> Columns | None:

@@ -12,6 +12,9 @@ from peft_instruct.recipe.shipped import find_recipe, shipped_recipes
 from peft_instruct.recipe.source import read_text
 from peft_instruct.recipe.writing import explain
 
+WIDEST = 44
+"""Characters up to which a cell widens its column; a longer one, a path say, moves the rest of its own line alone."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -24,7 +27,8 @@ class Table:
         return {"rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
 
     def text(self) -> str:
-        widths = [max((len(row[i]) for row in self.rows), default=0) for i in range(len(self.columns))]
+        cells = [[row[column] for row in self.rows] for column in range(len(self.columns))]
+        widths = [max((len(cell) for cell in column if len(cell) <= WIDEST), default=0) for column in cells]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in self.rows
         )
