@@ -65,7 +65,7 @@ def detect_format(rows: list[Row], name: str, columns: Columns, source: str) -> 
     lacking: dict[str, list[str]] = {}
     for candidate in candidates:
         found, lacking[candidate] = _columns_of(candidate, given, present)
-        if lacking[candidate] or (name == "auto" and not _content_fits(candidate, found, rows)):
+        if lacking[candidate] or (name == "auto" and not _content_fits(candidate, found, given, rows)):
             continue
         reason = "as data.format says" if name != "auto" else _reason(candidate, found, given)
         return _format(candidate, found, present, reason)
@@ -82,14 +82,16 @@ def _format(name: str, found: dict[str, str], present: list[str], reason: str) -
 
 def _columns_of(name: str, given: dict[str, str], present: list[str]) -> tuple[dict[str, str], list[str]]:
     """The column of each part, and what is missing."""
-    by_plain_name = {column.strip().lower(): column for column in reversed(present)}
+    # A column that is named for one part is no other one by its own name.
+    free = [column for column in present if column not in given.values()]
+    by_plain_name = {column.strip().lower(): column for column in reversed(free)}
     found: dict[str, str] = {}
     missing = []
     for part, usual in PARTS[name].items():
         if part in given:
             column = given[part] if given[part] in present else None
         else:
-            column = next((c for c in usual if c in present), None)
+            column = next((c for c in usual if c in free), None)
             column = column or next((by_plain_name[c] for c in usual if c in by_plain_name), None)
         if column is not None:
             found[part] = column
@@ -98,11 +100,13 @@ def _columns_of(name: str, given: dict[str, str], present: list[str]) -> tuple[d
     return found, missing
 
 
-def _content_fits(name: str, found: dict[str, str], rows: list[Row]) -> bool:
-    """Conversations are known by their content, whole text by there being nothing else."""
+def _content_fits(name: str, found: dict[str, str], given: dict[str, str], rows: list[Row]) -> bool:
+    """Conversations are known by their content, whole text by its name or by there being nothing else."""
     if name in CONVERSATIONS:
         return _messages_in(rows, found["messages"]) == name
-    return name != "text" or not any(column != found["text"] for row in rows for column in row.values)
+    return (
+        name != "text" or "text" in given or not any(column != found["text"] for row in rows for column in row.values)
+    )
 
 
 def _reason(name: str, found: dict[str, str], given: dict[str, str]) -> str:

@@ -85,7 +85,8 @@ def _section_of(data: str, recipe: Recipe | None) -> DataSection:
     """How another file is read: by the columns of the recipe or all sources; as whole text where that was learned."""
     if recipe is None:
         return DataSection(train=data)
-    form = "text" if recipe.data.format == "text" else "auto"
+    forms = {source.format or recipe.data.format for source in recipe.data.sources()}
+    form = "text" if forms == {"text"} else "auto"
     revision = recipe.data.revision if data in recipe.data.all_names() else "main"
     given = {"train": data, "format": form, "revision": revision, "columns": columns_of(recipe)}
     return recipe.data.model_copy(update=given)

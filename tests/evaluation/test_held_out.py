@@ -97,6 +97,15 @@ def test_another_file_is_read_by_the_columns_that_all_sources_have(tiny_recipe: 
         held_out_rows(recipe, manifest(), str(data))
 
 
+def test_another_file_is_whole_text_where_all_sources_were(tiny_recipe: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"id": 1, "body": "Once upon a time."}) + "\n", encoding="utf-8")
+    source = {"source": str(text), "format": "text", "columns": {"text": "body"}}
+    recipe = load_recipe(str(tiny_recipe), (f"data.train={json.dumps([source])}",))
+    _, rows, _ = held_out_rows(recipe, manifest(template=AS_IS), str(text))
+    assert [(row.prompt, row.completion) for row in rows] == [("", "Once upon a time.")]
+
+
 def test_rows_that_are_prompts_already_need_no_template(tiny_recipe: Path, tmp_path: Path) -> None:
     data = tmp_path / "other.jsonl"
     data.write_text(json.dumps({"prompt": "Once", "completion": " upon a time"}))
