@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 SEVERITIES = ("error", "warning", "note")
 PLACES_SHOWN = 5
 SHOWN_WIDTH = 120
-_ENDINGS = re.compile(f"(?:{'|'.join(map(re.escape, (*FILE_KINDS, *COMPRESSED)))})+$")
+_ENDINGS = re.compile(f"(?:{'|'.join(map(re.escape, (*FILE_KINDS, *COMPRESSED)))})+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

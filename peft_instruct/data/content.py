@@ -26,9 +26,10 @@ def read_content(path: Path) -> bytes:
         DatasetError: it cannot be read, is not what its name says, or was made to fill the memory.
     """
     try:
-        if path.suffix == ".gz":
+        packed_as = path.suffix.lower()
+        if packed_as == ".gz":
             return _whole(path, gzip.open(path))
-        return _whole(path, _open_zst(path)) if path.suffix == ".zst" else path.read_bytes()
+        return _whole(path, _open_zst(path)) if packed_as == ".zst" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path}: not whole, or not packed as {path.suffix} ({error}). Pack it again.") from error
     except OSError as error:

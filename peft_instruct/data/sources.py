@@ -40,7 +40,7 @@ class Rows:
 
 def kind_of(source: str) -> str:
     """The kind of a file by its name, without what it is compressed by; empty where it is none of ours."""
-    path = Path(source)
+    path = Path(source.lower())
     suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
     return suffix if suffix in FILE_KINDS else ""
 
@@ -87,7 +87,7 @@ def read_rows(source: str, revision: str = "main", problems: list[str] | None = 
         raise DatasetError(f"{source}: no such file. expected a {_kinds()} file, a hub id, or starter:train.")
     if path.is_dir() and not kind_of(source):
         raise DatasetError(f"{source}: a folder without a file of rows in it. expected {_kinds()}.")
-    if path.suffix in PICKLES:
+    if path.suffix.lower() in PICKLES:
         raise DatasetError(f"{source}: pickles can run code and are not read. expected a {_kinds()} file.")
     if not (path.is_file() or path.is_dir()):
         raise DatasetError(f"{source}: a device or a pipe. expected a {_kinds()} file.")

@@ -83,6 +83,21 @@ def test_a_format_or_columns_of_the_recipe_win() -> None:
     assert two.columns == {"instruction": "frage", "output": "antwort"}
 
 
+def test_a_column_that_is_named_for_one_part_is_no_other() -> None:
+    """Else a question stands in its prompt twice, as the instruction and as what that is about."""
+    named = Columns(instruction="input", output="output")
+    assert detect_format(_rows({"input": "a", "output": "b"}), "auto", named, "f").columns == {
+        "instruction": "input", "output": "output",
+    }  # fmt: skip
+    form = detect_format(_rows({"input": "a", "output": "b", "context": "c"}), "auto", named, "f")
+    assert form.columns["input"] == "context"
+
+
+def test_whole_text_is_known_by_its_name_where_there_is_more() -> None:
+    form = detect_format(_rows({"id": "1", "body": "a"}), "auto", Columns(text="body"), "f")
+    assert (form.name, form.columns, form.ignored) == ("text", {"text": "body"}, ("id",))
+
+
 @pytest.mark.parametrize(
     "record", [{"a": "b", "c": "d"}, {"a": "b?", "c": "d?"}, {"text": "a", "label": "b"}, {"a": [1]}, {"messages": []}]
 )
@@ -174,14 +189,15 @@ def test_folders_and_patterns_name_their_files(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl", "deep/c.jsonl", ".hidden.jsonl", "deep/.git/d.jsonl"):
         _numbered(tmp_path / name, name, 2)
     (tmp_path / "notes.md").write_text("not rows")
-    names = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "deep/c.jsonl")]
+    _numbered(tmp_path / "deep/C.JSONL", "upper case", 2)
+    names = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "deep/C.JSONL", "deep/c.jsonl")]
     assert files_of(str(tmp_path)) == names
     assert files_of(f"{tmp_path}/*.jsonl") == names[:2]
-    assert files_of(f"{tmp_path}/**/*.jsonl") == names
+    assert files_of(f"{tmp_path}/**/*.jsonl") == [name for name in names if name.endswith("l")]
     assert files_of(f"{tmp_path}/none*.jsonl") == files_of(str(tmp_path / "none.json")) == []
     rows, _, notes = read_source(str(tmp_path), _section(str(tmp_path)))
     assert [row.origin for row in rows] == [f"{name}:{line}" for name in names for line in (1, 2)]
-    assert len([note for note in notes if "2 rows, format alpaca" in note]) == 3
+    assert len([note for note in notes if "2 rows, format alpaca" in note]) == 4
 
 
 def test_packed_files_are_unpacked(tmp_path: Path) -> None:
@@ -191,7 +207,8 @@ def test_packed_files_are_unpacked(tmp_path: Path) -> None:
     (tmp_path / "g.jsonl.gz").write_bytes(gzip.compress(plain))
     with pyarrow.CompressedOutputStream(str(tmp_path / "z.jsonl.zst"), "zstd") as out:
         out.write(plain)
-    for name in ("f.jsonl", "g.jsonl.gz", "z.jsonl.zst"):
+    (tmp_path / "G.JSONL.GZ").write_bytes(gzip.compress(plain))
+    for name in ("f.jsonl", "g.jsonl.gz", "G.JSONL.GZ", "z.jsonl.zst"):
         rows, _, _ = read_source(str(tmp_path / name), _section(str(tmp_path / name)))
         assert [row.completion for row in rows] == ["o0", "o1", "o2"]
         assert rows[2].origin == f"{tmp_path / name}:3"
