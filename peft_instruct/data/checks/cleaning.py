@@ -6,7 +6,7 @@ import copy
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from peft_instruct.data.checks.patterns import (
     ZERO_WIDTH,
 )
 from peft_instruct.data.checks.rows import check_row
+from peft_instruct.data.formats import ACCEPTED
 from peft_instruct.data.personal import mask
 from peft_instruct.data.types import Row
 
@@ -72,6 +73,12 @@ def clean_file(file: CheckedFile, findings: Iterable[Finding], ignore: Sequence[
             changes.append(Change(row.origin, "left out", tuple(dict.fromkeys(dropping[row.origin]))))
         else:
             clean, made = _clean_row(row, file, ignore)
+            left = [f.code for f in check_row(parts_of(clean, file.form)) if f.kind.remedy == "drop"]
+            left = [code for code in dict.fromkeys(left) if code not in ignore]
+            if left:
+                # Its damage was all that stood there.
+                changes.append(Change(row.origin, "left out", tuple(left)))
+                continue
             kept.append(clean)
             changes += made
     # What differed in its damage alone is a duplicate only now.
@@ -111,7 +118,25 @@ def _clean_row(row: Row, file: CheckedFile, ignore: Sequence[str]) -> tuple[Row,
         for part in before.parts
         if part.place in codes and after[part.place] != part.text
     ]
-    return Row(values, row.origin), changes
+    of_answers = {code for part in before.parts if part.side == "answer" for code in codes.get(part.place, ())}
+    return Row(values, row.origin), [*changes, *_clean_accepted(values, row.origin, of_answers, ignore)]
+
+
+def _clean_accepted(
+    values: dict[str, Any], origin: str, of_answers: set[str], ignore: Sequence[str]
+) -> Iterator[Change]:
+    """What else counts as right is cleaned as the answer is, so that it still is what the model is to say."""
+    accepted = values.get(ACCEPTED)
+    for place, text in enumerate(accepted if isinstance(accepted, list) else ()):
+        if not isinstance(text, str):
+            continue
+        kinds = {"secret" if kind == "secret" else "personal-data" for kind in mask(text)[1]}
+        codes = of_answers | (kinds - set(ignore))
+        cleaned = clean_text(text, codes)
+        if cleaned != text:
+            values[ACCEPTED][place] = cleaned
+            before = mask(text)[0] if not MASKED.isdisjoint(codes) else text
+            yield Change(origin, "cleaned", tuple(sorted(codes)), f"{ACCEPTED}[{place}]", before, cleaned)
 
 
 def _cleanable(parts: RowParts, ignore: Sequence[str]) -> dict[str, list[str]]:

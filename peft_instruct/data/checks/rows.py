@@ -86,10 +86,10 @@ def _check_part(part: Part, row: RowParts, asked: str, all_text: str) -> Iterato
     if placeholder:
         tag = _NOTHING_TAG.search(text)
         yield finding(placeholder, (tag[0] if tag else text.strip())[:80])
-    # These are learned as they are: their own spaces, and a template around what is asked, are theirs to choose.
+    # These stand as they are: their own spaces, a template and its marks around what is asked, are theirs to choose.
     is_as_it_is = part.name in ("prompt", "completion", "text")
     for code, found in findings_in(text, part.side, asked, all_text):
-        if not (code == "template-text" and is_as_it_is and part.side != "answer"):
+        if not (code in ("template-text", "special-token") and is_as_it_is and part.side != "answer"):
             yield finding(code, found)
     if text != text.strip() and not is_as_it_is:
         yield finding("edge-space", repr(text[:10] if text[0].isspace() else text[-10:]))

@@ -153,3 +153,38 @@ def test_of_two_alike_one_stays_though_the_first_is_left_out_for_something_else(
     # A fault that is to be ignored leaves nothing out, and the second is a double again.
     codes = [finding.code for finding in data_check(str(path), ignore=["not-text"]).findings]
     assert codes == ["duplicate"]
+
+
+@pytest.mark.parametrize("answer", ["<|endoftext|>", "N/A\u200b", "&nbsp;"])
+def test_a_row_of_nothing_but_damage_is_left_out(answer: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        json.dumps(ask("Name a colour.", answer)) + "\n" + json.dumps(ask("Name a fruit.", "A plum.")) + "\n"
+    )
+    (file,) = data_check(str(path), fix=True).cleaned
+    assert [json.loads(line)["output"] for line in file.cleaned.read_text().splitlines()] == ["A plum."]
+    assert '"left out"' in file.changes.read_text()
+
+
+def test_what_else_is_accepted_is_cleaned_as_the_answer_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {
+        **ask("Whom do I ask?", "Write to ana@example.org"),
+        "accepted": ["Write to ana@example.org", "ana@example.org", "Ana"],
+    }
+    path.write_text(json.dumps(row) + "\n")
+    (file,) = data_check(str(path), fix=True).cleaned
+    clean = json.loads(file.cleaned.read_text())
+    assert clean["accepted"] == [clean["output"], "[EMAIL]", "Ana"] and clean["output"] == "Write to [EMAIL]"
+    assert "ana@" not in file.changes.read_text() and '"accepted[1]"' in file.changes.read_text()
+    (kept,) = data_check(str(path), fix=True, ignore=["personal-data"], out=tmp_path / "kept").cleaned
+    assert json.loads(kept.cleaned.read_text()) == row
+
+
+def test_marks_of_a_ready_made_prompt_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"prompt": "<|user|>\nName a farm animal.<|end|>\n<|assistant|>\n", "completion": "A cow."}
+    path.write_text(json.dumps(row) + "\n")
+    assert "special-token" not in {finding.code for finding in data_check(str(path)).findings}
+    path.write_text(json.dumps({**row, "completion": "A cow.<|end|>"}) + "\n")
+    assert "special-token" in {finding.code for finding in data_check(str(path)).findings}
