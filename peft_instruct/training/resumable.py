@@ -196,6 +196,9 @@ class ResumableTrainer(SFTTrainer):
         reached: tuple[int, int] = super()._init_training_state(max_steps, *args)
         # What the checkpoint says of the cadences is of the run before; this one may log or evaluate otherwise.
         self.state.compute_steps(self.args, max_steps)
+        of_other_rows = self._is_of_other_rows()
+        if of_other_rows:
+            self.state.best_metric = self.state.best_global_step = self.state.best_model_checkpoint = None
         self._find_best()
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
@@ -204,8 +207,17 @@ class ResumableTrainer(SFTTrainer):
             if isinstance(callback, EarlyStoppingCallback):
                 stored = self.state.stateful_callbacks.get("EarlyStoppingCallback", {})
                 counter = stored.get("attributes", {}).get("early_stopping_patience_counter", 0)
-                callback.early_stopping_patience_counter = counter
+                callback.early_stopping_patience_counter = 0 if of_other_rows else counter
         return reached
+
+    def _is_of_other_rows(self) -> bool:
+        """Whether the best validation loss so far may be of rows that are no longer those of the run."""
+        resumed = self.saving.resumed
+        if resumed is None or resumed.manifest.data_fingerprint == self.saving.identity.data_fingerprint:
+            return False
+        if self.args.load_best_model_at_end:
+            self.say("the data has changed: the best weights and early stopping are judged from here on alone")
+        return True
 
     def _find_best(self) -> None:
         """Where the best checkpoint is now: the folder may have moved since its path was written."""

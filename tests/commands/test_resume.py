@@ -208,6 +208,28 @@ def test_early_stopping_may_begin_where_a_run_goes_on(tiny_recipe: Path, tmp_pat
     assert result.num_steps < 20
 
 
+def test_losses_of_other_rows_are_not_compared(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The best of the rows before may be out of reach for the new ones, and all that follows would be thrown away."""
+    for name, text in (("easy", "ok"), ("hard", "zq xv 7 #")):
+        rows = ({"instruction": f"Say {number}.", "output": text * (1 + (name == "hard"))} for number in range(4))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = [
+        *SMALL[:-1],
+        f"data.validation={tmp_path}/easy.jsonl",
+        "training.evaluate_every=1",
+        "training.keep_best=true",
+    ]
+    with pytest.raises(Stopped):
+        train(str(tiny_recipe), changes, out=tmp_path / "a", say=stop_when("step 3/"))
+    changes[-3] = f"data.validation={tmp_path}/hard.jsonl"
+    said: list[str] = []
+    train(str(tiny_recipe), changes, out=tmp_path / "a", allow_changes=True, say=said.append)
+    losses = {line["step"]: line["validation_loss"] for line in metrics_of(tmp_path / "a") if "validation_loss" in line}
+    assert min(losses[step] for step in (1, 2, 3)) < min(losses[step] for step in (4, 5, 6)), "or nothing is shown"
+    assert any("the best weights and early stopping are judged from here on alone" in line for line in said)
+    assert not any("weights are those of step" in line and line.split("step ")[1][0] in "123" for line in said)
+
+
 def test_a_signal_before_the_first_step_leaves_at_once_and_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Stopped, match=r"SIGINT: stopped\. Go on with") as caught:
