@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_instruct.commands.data_target import recipe_of
+from peft_instruct.commands.out_file import check_not_read
 from peft_instruct.data.pieces import Piece, pieces_of
 from peft_instruct.data.types import LengthReport, PromptCompletion, Tokens
 from peft_instruct.errors import DatasetError
@@ -84,6 +85,8 @@ def data_preview(
 
     recipe = recipe_of(target, overrides)
     section = recipe.data
+    if html is not None:
+        check_not_read(html, [target, *section.all_names()], "--html")
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = data.train[:num_rows]
     notes: tuple[str, ...] = ()

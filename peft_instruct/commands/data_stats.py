@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from peft_instruct.commands.data_target import recipe_of
+from peft_instruct.commands.out_file import check_not_read
 from peft_instruct.data.scripts import count_scripts
 from peft_instruct.data.statistics import (
     bucketed_fill,
@@ -118,6 +119,8 @@ def data_stats(target: str, overrides: Sequence[str] = (), *, svg: Path | None =
 
     recipe = recipe_of(target, overrides)
     section = recipe.data
+    if svg is not None:
+        check_not_read(svg, [target, *section.all_names()], "--svg")
     data, tokenizer = rows_and_tokenizer(recipe)
     rows = [*data.train, *data.validation, *data.test]
     encoded = encode(rows, tokenizer)

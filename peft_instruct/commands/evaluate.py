@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
-from peft_instruct.commands.out_file import out_file
+from peft_instruct.commands.out_file import check_not_read, out_file
 from peft_instruct.commands.untuned import Untuned
 from peft_instruct.data.sources import is_hub_id
 from peft_instruct.data.types import PromptCompletion
@@ -123,6 +123,8 @@ def evaluate(
     path = find_adapter(adapter_path)
     recipe = recipe_of(path, data)
     sources = [data] if data else recipe.data.all_names() if recipe else []
+    if out is not None:
+        check_not_read(out, sources)
     bases = hub_ids_of_adapter(path, base, needs_base=untuned)
     hub = prepare_environment([*bases, *(source for source in sources if is_hub_id(source))])
     from peft_instruct.adapter.folder import load_tuned, open_adapter

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from peft_instruct.commands.completing import Completing
 from peft_instruct.commands.generated import Completed, GenerateResult, say_limits
 from peft_instruct.commands.hub_ids import hub_ids_of_adapter
-from peft_instruct.commands.out_file import out_file
+from peft_instruct.commands.out_file import behind_link, out_file
 from peft_instruct.commands.untuned import Untuned
 from peft_instruct.data.templates import AS_IS, Template
 from peft_instruct.data.writing import json_line
@@ -131,7 +131,7 @@ def _kept_as_it_goes(
                 written.flush()
     except BaseException:
         if out is not None and completed:
-            say(f"{out}: not finished. Its first {len(completed):,} rows are in {partial_file(out)}")
+            say(f"{out}: not finished. Its first {len(completed):,} rows are in {partial_file(behind_link(out))}")
         raise
     return completed
 

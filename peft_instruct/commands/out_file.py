@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from peft_instruct.data.sources import files_of
 from peft_instruct.errors import RecipeError
 from peft_instruct.whole_file import whole_file
 
@@ -15,8 +17,9 @@ from peft_instruct.whole_file import whole_file
 @contextmanager
 def _writing_at(path: Path, option: str) -> Iterator[None]:
     """A block that writes there, its folder made; what the system says becomes an error of the option."""
-    if path.is_dir():
-        raise RecipeError(f"{option} {path}: is a folder. expected the name of a file.")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise RecipeError(f"{option} {path}: is {what}. expected the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -24,11 +27,26 @@ def _writing_at(path: Path, option: str) -> Iterator[None]:
         raise RecipeError(f"{option} {path}: cannot be written ({error.strerror}). Name another file.") from error
 
 
+def behind_link(path: Path) -> Path:
+    """The file that is written: what a link names, which stays one."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_not_read(out: Path, sources: Iterable[str], option: str = "--out") -> None:
+    """That what is to be written is none of the files that are read.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if out.exists() and any(os.path.samefile(out, file) for source in sources for file in files_of(source)):
+        raise RecipeError(f"{option}: {out} is read as well, and would be lost. Name another file.")
+
+
 def check_out(path: Path, option: str = "--out") -> None:
     """That a file can be written there later; one that is there stays as it is.
 
     Raises:
-        RecipeError: a folder, or it cannot be written there.
+        RecipeError: no plain file, or it cannot be written there.
     """
     with _writing_at(path, option), tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
         pass
@@ -39,9 +57,9 @@ def out_file(path: Path, *, keeps: bool = False) -> Iterator[TextIO]:
     """As `whole_file`, with its folder made.
 
     Raises:
-        RecipeError: a folder, or it cannot be written there.
+        RecipeError: no plain file, or it cannot be written there.
     """
     with ExitStack() as stack:
         with _writing_at(path, "--out"):
-            stream = stack.enter_context(whole_file(path, keeps=keeps))
+            stream = stack.enter_context(whole_file(behind_link(path), keeps=keeps))
         yield stream

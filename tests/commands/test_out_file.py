@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from listeners import silent
 
-from peft_instruct.commands.out_file import out_file
+from peft_instruct.commands.data_preview import data_preview
+from peft_instruct.commands.data_stats import data_stats
+from peft_instruct.commands.evaluate import evaluate
+from peft_instruct.commands.out_file import check_not_read, check_out, out_file
 from peft_instruct.errors import RecipeError
 
 
@@ -39,3 +44,38 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) 
     for path, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.jsonl", "cannot be written")):
         with pytest.raises(RecipeError, match=said), out_file(path):
             pytest.fail("the block ran")
+
+
+def test_what_is_no_plain_file_stays(tmp_path: Path) -> None:
+    """Put in its place, a file would take away /dev/null, or the pipe that another program reads."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecipeError, match="is a device or a pipe"), out_file(tmp_path / "pipe"):
+        pytest.fail("the block ran")
+    with pytest.raises(RecipeError, match="is a device or a pipe"):
+        check_out(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_one_and_what_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "named")
+    for text in ("new\n", "newer\n"):
+        with out_file(tmp_path / "link") as stream:
+            stream.write(text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "named").read_text() == text
+
+
+def test_rows_that_are_read_are_not_written_over(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    for out, source in ((rows, rows), (rows, tmp_path), (tmp_path / "link.jsonl", rows), (rows, f"{tmp_path}/*.jsonl")):
+        with pytest.raises(RecipeError, match="is read as well"):
+            check_not_read(out, [str(source)])
+    check_not_read(tmp_path / "new.jsonl", [str(rows)])
+    for command in (lambda: data_preview(str(rows), html=rows), lambda: data_stats(str(rows), svg=rows)):
+        with pytest.raises(RecipeError, match="is read as well"):
+            command()
+    with pytest.raises(RecipeError, match="is read as well"):
+        evaluate("adapters/quickstart-lora", data=str(rows), out=rows, say=silent)
+    assert rows.read_text() == '{"instruction": "a", "output": "b"}\n'
