@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_instruct.data.conversations import BrokenConversationError, UnusableConversationError, read_question
+from peft_instruct.data.conversations import (
+    BrokenConversationError,
+    UnusableConversationError,
+    holds_messages,
+    read_question,
+)
 from peft_instruct.data.formats import PARTS
 from peft_instruct.data.prepare import LOST
 from peft_instruct.data.reader import HALF_PAIR, has_lone_surrogate
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 CONVERSATIONS = ("messages", "conversations")
 ASKING = ("instruction", "prompt", *CONVERSATIONS)
 """The columns that ask; a row has one of them."""
+ANSWERING = PARTS["question_answer"]["output"]
 KEPT_PREFIX = "given_"
 """A column of the file that has the name of one of ours is kept under this prefix, as often as it takes."""
 OURS = frozenset({"completion", "stopped", "num_tokens", "num_prompt_tokens_cut",
@@ -63,22 +69,30 @@ def read_prompts(source: str, template: Template, columns: Columns | None = None
         return spelled or next((by_plain_name[name] for name in names if name in by_plain_name), None)
 
     # One column for the whole file, as training has it.
-    about = found_as((columns.input, *PARTS["alpaca"]["input"])) or "input"
+    talks = _talks(read, (columns.messages, *PARTS["messages"]["messages"]))
     usual = () if there.intersection(ASKING) else (ASKING[0], *PARTS["question_answer"]["instruction"])
     asks = found_as((columns.instruction, *usual)) or ASKING[0]
-    if not there.intersection((asks, *ASKING)):
+    if asks not in there and "prompt" in there and "completion" not in there and found_as(ANSWERING):
+        asks = "prompt"  # as training reads such a file: a question, not a prompt that is ready
+    about = found_as([name for name in (columns.input, *PARTS["alpaca"]["input"]) if name != asks]) or ""
+    if not there.intersection((asks, *ASKING, talks)):
         raise DatasetError(
             f"{source}: no column asks; found {', '.join(map(repr, sorted(there)))}. expected one of "
             f"{', '.join(ASKING[:-1])} and {ASKING[-1]}."
         )
     for row in read:
         try:
-            rows.append(PromptRow(row.values, _prompt(row, template, about, asks), row.origin))
+            rows.append(PromptRow(row.values, _prompt(row, template, about, asks, talks), row.origin))
         except _BadPromptError as error:
             problems += [f"{row.origin}: {problem}" for problem in error.args]
     if problems:
         raise DatasetError.of(source, problems)
     return rows
+
+
+def _talks(rows: Sequence[Row], names: Sequence[str | None]) -> str:
+    """The column that holds conversations, which goes before all others, as in training; empty where none does."""
+    return next((name for name in filter(None, names) if any(holds_messages(row.values.get(name)) for row in rows)), "")
 
 
 def one_prompt(instruction: str, input: str, template: Template) -> PromptRow:
@@ -98,8 +112,10 @@ class _BadPromptError(ValueError):
     """What is wrong with a row, each problem an argument."""
 
 
-def _prompt(row: Row, template: Template, about: str, asks: str = ASKING[0]) -> str:
-    """`asks`, `about`: the columns with an instruction and with what it is about."""
+def _prompt(row: Row, template: Template, about: str, asks: str = ASKING[0], talks: str = "") -> str:
+    """`asks`, `about`, `talks`: the columns with an instruction, with what it is about, and with conversations."""
+    if talks and row.values.get(talks) is not None:
+        return _rendered(_conversation(row, talks), template)
     asking = (asks, *ASKING[1:]) if asks not in ASKING else ASKING
     named = [name for name in asking if name in row.values]
     if len(named) != 1:

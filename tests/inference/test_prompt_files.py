@@ -214,3 +214,19 @@ def test_reading_prompts_needs_no_torch() -> None:
     code = "import sys, peft_instruct.inference.files, peft_instruct.commands.generate, peft_instruct.commands.evaluate"
     done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False)
     assert done.returncode == 0
+
+
+def test_a_file_asks_as_training_reads_it(tmp_path: Path) -> None:
+    """A question that is called prompt, conversations beside one, or in a column of another name."""
+    talk = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Red."}]
+    for row, columns in (
+        ({"prompt": "Name a colour.", "response": "Red."}, Columns()),
+        ({"prompt": "Name", "prompt_id": "1", "messages": talk}, Columns()),
+        ({"dialogue": talk, "id": 1}, Columns()),
+        ({"chat": talk}, Columns(messages="chat")),
+        ({"input": "Name a colour.", "output": "Red."}, Columns(instruction="input", output="output")),
+    ):  # fmt: skip
+        source = lines(tmp_path / "in.jsonl", row)
+        (asked,) = read_prompts(source, ALPACA, columns)
+        (learned,), _, _ = read_source(source, DataSection(train="in.jsonl", columns=columns), ALPACA)
+        assert asked.prompt == learned.prompt == ALPACA.prompt("Name a colour.")
