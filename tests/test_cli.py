@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -147,3 +148,19 @@ def test_help_and_validation_start_fast_and_import_no_torch() -> None:
     validate = "from peft_instruct.cli import cli; cli.main(['recipe', 'validate', 'gpt2_lora'], standalone_mode=False)"
     pairs = [(seconds("import click"), seconds(validate)) for _ in range(3)]
     assert min(ours / bare for bare, ours in pairs) < 10
+
+
+def test_json_has_no_number_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of rows may hold one, and what reads the document next would stop at it."""
+
+    class Odd:
+        def record(self) -> dict[str, Any]:
+            return {"rows": [{"score": math.nan}, {"score": math.inf}, {"score": 0.5}]}
+
+        def text(self) -> str:
+            return ""
+
+    show(Odd(), as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "rows": [{"score": None}, {"score": None}, {"score": 0.5}]
+    }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from peft_instruct.data.writing import without_nan
 from peft_instruct.report.safe_text import safe_text
 from peft_instruct.secrets import hide_secrets
 
@@ -58,11 +59,18 @@ def say(line: str) -> None:
     click.echo(shown(line), err=True)
 
 
+def _document(record: dict[str, Any]) -> str:
+    try:
+        return json.dumps(record, indent=2, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(without_nan(record), indent=2, default=str)
+
+
 def show(result: Result, as_json: bool) -> None:
     # What models and data say acts on no terminal: escapes are shown, JSON is ASCII. What JSON has no type for (a date
-    # of a parquet file) becomes text.
+    # of a parquet file) becomes text, a number that is none null.
     try:
-        click.echo(json.dumps(result.record(), indent=2, default=str) if as_json else safe_text(result.text()))
+        click.echo(_document(result.record()) if as_json else safe_text(result.text()))
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise

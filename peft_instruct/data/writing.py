@@ -20,7 +20,7 @@ def json_line(values: Mapping[str, Any]) -> str:
     try:
         line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
-        line = json.dumps(_without_nan(values), ensure_ascii=False, default=str)
+        line = json.dumps(without_nan(values), ensure_ascii=False, default=str)
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n"
 
 
@@ -30,9 +30,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(map(json_line, rows))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """With null for every number that is none, and for the infinite ones: JSON has neither."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
+        return {key: without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
+        return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
