@@ -135,13 +135,18 @@ def _message(number: int, item: Any) -> Message:
             raise UnusableConversationError(f"message {number} is of {said!r}; known are {known}")
         raise BrokenConversationError(f"holds message {number} without a role. expected {known}")
     content = text_of(content)
-    if item.get("tool_calls") or item.get("function_call") or isinstance(content, list):
+    if is_more_than_text(item, content):
         raise UnusableConversationError(f"message {number} holds more than text (a tool call, an image)")
     if not isinstance(content, str):
         raise BrokenConversationError(f"holds {_kind(content)} as the text of message {number}. expected text")
     if not content.strip() and role != "system":
         raise UnusableConversationError(f"message {number} is empty")
     return Message(role, content, not any(item.get(key) in (0, False) for key in LEARNED_KEYS if key in item))
+
+
+def is_more_than_text(message: dict[str, Any], content: Any) -> bool:
+    """Whether a message calls a tool or shows something; `content` as of `text_of`."""
+    return bool(message.get("tool_calls") or message.get("function_call")) or isinstance(content, list)
 
 
 def text_of(content: Any) -> Any:

@@ -21,6 +21,8 @@ LEFT_OUT: dict[str, list[dict[str, Any]]] = {
     "a system message alone": [{"role": "system", "content": "Be nice."}],
     "a question alone": GOOD[:1],
     "a tool call": [GOOD[0], {**GOOD[1], "tool_calls": [{"id": "1"}]}],
+    "a tool call without text": [GOOD[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, GOOD[1]],
+    "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, GOOD[1]],
 }
 
 
@@ -64,5 +66,5 @@ def test_a_fault_of_a_message_is_told_once(tmp_path: Path) -> None:
 
 def test_where_no_row_is_left_the_reasons_are_told(tmp_path: Path) -> None:
     path = written(tmp_path / "chats.jsonl", *LEFT_OUT.values())
-    with pytest.raises(DatasetError, match=r"no row is left\. 5 rows left out: .*chats\.jsonl:1: .*'tool'"):
+    with pytest.raises(DatasetError, match=r"no row is left\. 7 rows left out: .*chats\.jsonl:1: .*'tool'"):
         read_source(path, DataSection(train=path, template="chatml"))

@@ -11,6 +11,7 @@ from peft_instruct.data.conversations import (
     ROLES,
     BrokenConversationError,
     UnusableConversationError,
+    is_more_than_text,
     read_conversation,
     text_of,
 )
@@ -121,6 +122,8 @@ def _messages(row: Row, column: str, value: Any) -> Iterator[Part | Finding]:
         role = keys.get("role", keys.get("from"))
         key = "content" if "content" in keys else "value"
         text = text_of(keys.get(key))
+        if isinstance(role, str) and not isinstance(text, str) and is_more_than_text(keys, text):
+            continue  # training leaves the conversation out, which is told below
         if not isinstance(role, str) or not isinstance(text, str):
             yield Finding("bad-conversation", row.origin, f"{column}.{number}", str(message)[:60])
             is_told = True
