@@ -98,7 +98,7 @@ def demo(
         AdapterError, ModelError: the adapter or its base is unusable.
     """
     check_page(port)
-    path = find_adapter(adapter_path)
+    path = find_adapter(adapter_path, say)
     hub = prepare_environment(hub_ids_of_adapter(path, base, needs_base=compare))
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.model.device import choose_compute

@@ -120,7 +120,7 @@ def evaluate(
         AdapterError, ModelError: the adapter or its base is unusable.
     """
     _check_usage(rows, batch_size)
-    path = find_adapter(adapter_path)
+    path = find_adapter(adapter_path, say)
     recipe = recipe_of(path, data)
     sources = [data] if data else recipe.data.all_names() if recipe else []
     if out is not None:

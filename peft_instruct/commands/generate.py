@@ -63,7 +63,7 @@ def generate(
         AdapterError, ModelError: the adapter or its base is unusable.
     """
     _check_usage(instruction, input, file, out, seed, batch_size)
-    path = find_adapter(adapter_path)
+    path = find_adapter(adapter_path, say)
     hub = prepare_environment(hub_ids_of_adapter(path, base, needs_base=compare))
     from peft_instruct.adapter.folder import load_tuned, open_adapter
     from peft_instruct.inference.complete import new_seed

@@ -62,7 +62,7 @@ def merge(
     Raises:
         AdapterError: the folder exists, the adapter is unusable, or the merged model is not equal to it.
     """
-    path = find_adapter(adapter_path)
+    path = find_adapter(adapter_path, say)
     here = Path(adapter_path).absolute()
     folder = out or Path(seen_from(here.with_name(f"{here.name}-merged"), Path.cwd()))
     if folder.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from peft_instruct.errors import AdapterError, RecipeError
@@ -16,8 +17,9 @@ def shipped_folder(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / name
 
 
-def find_adapter(name: str) -> Path:
-    """The folder of an adapter: a path, or else a shipped adapter of that name (`adapters/quickstart-lora`).
+def find_adapter(name: str, say: Callable[[str], None] = lambda line: None) -> Path:
+    """The folder of an adapter: a path, or else a shipped adapter of that name (`adapters/quickstart-lora`), and this
+    is said: a run of one's own with that name may not have come to its end.
 
     Raises:
         AdapterError: neither.
@@ -25,6 +27,7 @@ def find_adapter(name: str) -> Path:
     path = Path(name)
     shipped = PACKAGE / "starter" / "adapters" / path.name
     if not path.exists() and path.parent in (Path("."), Path("adapters")) and shipped.is_dir():
+        say(f"{name}: not here; the adapter of that name that comes with peft-instruct is taken")
         return shipped
     if not path.is_dir():
         raise AdapterError(f"{name}: no such folder. expected one that `peft-instruct train` or `merge` wrote.")

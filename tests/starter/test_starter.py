@@ -41,7 +41,9 @@ def test_the_shipped_rows_are_what_the_generator_gives(split: str) -> None:
 
 def test_the_shipped_adapter_answers_after_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = generate("adapters/quickstart-lora", "What is the opposite of hot?", device="cpu", say=silent)
+    said: list[str] = []
+    result = generate("adapters/quickstart-lora", "What is the opposite of hot?", device="cpu", say=said.append)
+    assert any(line.startswith("adapters/quickstart-lora: not here; ") for line in said)
     (one,) = result.completed
     assert one.tuned.completion.strip() == "cold"
     assert one.tuned.stopped
