@@ -100,7 +100,7 @@ def generate(
 
 def _rows_of(file: Path, template: Template, columns: Columns | None, say: Say) -> list[PromptRow]:
     rows = read_prompts(str(file), template, columns)
-    as_they_are = sum("prompt" in row.values for row in rows)
+    as_they_are = sum(row.values.get("prompt") == row.prompt for row in rows)
     if as_they_are and template.name != AS_IS.name:
         say(
             f"{file}: {as_they_are} of {len(rows)} rows have a 'prompt', which is taken as it is; an 'instruction' is "

@@ -17,8 +17,9 @@ from peft_instruct.whole_file import whole_file
 @contextmanager
 def _writing_at(path: Path, option: str) -> Iterator[None]:
     """A block that writes there, its folder made; what the system says becomes an error of the option."""
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "a device or a pipe"
+    # Not Path's: those of Python 3.11 raise where a name is too long to be one.
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a device or a pipe"
         raise RecipeError(f"{option} {path}: is {what}. expected the name of a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def check_not_read(out: Path, sources: Iterable[str], option: str = "--out") -> 
     Raises:
         RecipeError: it is one.
     """
-    if out.exists() and any(os.path.samefile(out, file) for source in sources for file in files_of(source)):
+    if os.path.exists(out) and any(os.path.samefile(out, file) for source in sources for file in files_of(source)):
         raise RecipeError(f"{option}: {out} is read as well, and would be lost. Name another file.")
 
 

@@ -131,6 +131,17 @@ def test_a_file_is_completed_in_its_order(adapter: Path, tmp_path: Path) -> None
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
+def test_a_prompt_beside_its_answer_is_asked_as_an_instruction_and_nothing_else_is_said(
+    adapter: Path, tmp_path: Path
+) -> None:
+    instruction = next(asked for asked, given in ASKED if not given)
+    file = write_rows(tmp_path / "in.jsonl", [{"prompt": instruction, "response": "?"}])
+    said: list[str] = []
+    (one,) = run(adapter, file=file, say=said.append).completed
+    assert one.tuned.completion == run(adapter, instruction).completed[0].tuned.completion
+    assert not any("taken as it is" in line for line in said)
+
+
 def test_portions_make_no_difference_and_are_kept_where_a_later_one_fails(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

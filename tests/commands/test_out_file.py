@@ -41,7 +41,12 @@ def test_a_failed_run_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "out.jsonl", "cannot be written")):
+    too_long = tmp_path / ("a" * 300)
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "out.jsonl", "cannot be written"),
+        (too_long, "cannot be written"),
+    ):
         with pytest.raises(RecipeError, match=said), out_file(path):
             pytest.fail("the block ran")
 
@@ -73,6 +78,7 @@ def test_rows_that_are_read_are_not_written_over(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="is read as well"):
             check_not_read(out, [str(source)])
     check_not_read(tmp_path / "new.jsonl", [str(rows)])
+    check_not_read(tmp_path / ("a" * 300), [str(rows)])
     for command in (lambda: data_preview(str(rows), html=rows), lambda: data_stats(str(rows), svg=rows)):
         with pytest.raises(RecipeError, match="is read as well"):
             command()

@@ -73,8 +73,8 @@ def clean_file(file: CheckedFile, findings: Iterable[Finding], ignore: Sequence[
             changes.append(Change(row.origin, "left out", tuple(dict.fromkeys(dropping[row.origin]))))
         else:
             clean, made = _clean_row(row, file, ignore)
-            left = [f.code for f in check_row(parts_of(clean, file.form)) if f.kind.remedy == "drop"]
-            left = [code for code in dict.fromkeys(left) if code not in ignore]
+            again = check_row(parts_of(clean, file.form)) if made else ()
+            left = dict.fromkeys(f.code for f in again if f.kind.remedy == "drop" and f.code not in ignore)
             if left:
                 # Its damage was all that stood there.
                 changes.append(Change(row.origin, "left out", tuple(left)))
